@@ -1,0 +1,1 @@
+"""Dense, lexical and hybrid retrieval with reranking and evaluation."""
