@@ -1,0 +1,5 @@
+"""Rerankers by the name they have in the text form."""
+
+RERANKERS = {
+    "cross-encoder": "retriever.rerankers.cross_encoder:CrossEncoder",
+}

@@ -1,0 +1,86 @@
+"""How token embeddings are computed: the small, replaceable part of an encoder.
+
+A runtime maps input ids and attention mask (int64 tensors [n, length]) to token embeddings (float32 [n, length, d]).
+bfloat16 is used where the processor multiplies it in hardware; elsewhere it would be slower than float32.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from torch import Tensor
+
+PRECISIONS = ("auto", "float32")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """name: for reports; token_budget: tokens of one batch, padding included (`benchmarks/encode.py` shows why)."""
+
+    name: str
+    token_budget: int
+    run: Callable[[Tensor, Tensor], Tensor]
+
+
+def torch_runtime(model: SentenceTransformer, *, bfloat16: bool) -> Runtime:
+    """The model as it is, or with its transformer's weights turned into bfloat16 for good."""
+    import torch
+
+    transformer: Any = model[0].auto_model
+    if bfloat16:
+        transformer.to(torch.bfloat16)
+
+    def run(ids: Tensor, mask: Tensor) -> Tensor:
+        return transformer(input_ids=ids, attention_mask=mask)[0].float()  # [n, length, d]
+
+    device = model.device.type
+    return Runtime(
+        f"torch {'bfloat16' if bfloat16 else 'float32'} on {device}", 4096 if device == "cpu" else 65_536, run
+    )
+
+
+def openvino_runtime(model: SentenceTransformer) -> Runtime | None:
+    """The transformer compiled by OpenVINO in bfloat16; None where the extra `fast` is not installed.
+
+    Tracing takes seconds: worth it for many texts, not for a query.
+    """
+    try:
+        import openvino
+    except ImportError:
+        return None
+    import torch
+
+    transformer: Any = model[0].auto_model
+
+    class Traced(torch.nn.Module):
+        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+            return transformer(input_ids=ids, attention_mask=mask)[0]
+
+    example = torch.ones(2, 16, dtype=torch.int64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer warns of every constant shape it folds
+        graph = openvino.convert_model(Traced().eval(), example_input=(example, example))
+    compiled = openvino.Core().compile_model(
+        graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+    )
+    request = compiled.create_infer_request()
+
+    def run(ids: Tensor, mask: Tensor) -> Tensor:
+        return torch.from_numpy(request.infer([ids.numpy(), mask.numpy()])[0])  # [n, length, d]
+
+    return Runtime("openvino bfloat16 on cpu", 1024, run)
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether a device ("cpu", "cuda", ...) multiplies bfloat16 in hardware."""
+    import torch
+
+    if device == "cpu":
+        known = torch.cpu.get_capabilities()
+        return any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return device == "cuda" and torch.cuda.is_bf16_supported()

@@ -1,0 +1,180 @@
+"""Any sentence-transformers model as a dense encoder; pooling, prompts and lengths come from the model's own files.
+
+What is ours is only how texts reach the model: batches by token budget over length-sorted texts, and a `runtime`
+that computes the transformer's token embeddings in the fastest form this machine has. Every module after the
+transformer (pooling, projections, normalisation) is the model's own, in float32.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retriever.encoders.base import Encoded
+from retriever.encoders.models import find_model, weights_digest
+from retriever.encoders.runtime import Runtime, has_bfloat16, openvino_runtime, torch_runtime
+from retriever.errors import InputError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+BULK = 512
+"""From so many texts on, compiling the model first pays."""
+
+
+class SentenceTransformerEncoder:
+    """Dense vectors of a sentence-transformers model, by name or path.
+
+    precision: "auto" (bfloat16 where the hardware has it) or "float32".
+    """
+
+    def __init__(self, model: str, precision: str = "auto") -> None:
+        self.name, self.precision = model, precision
+        self._folder = find_model(model)
+
+    @cached_property
+    def model(self) -> SentenceTransformer:
+        """The loaded model, in eval mode on the best device there is."""
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # loading bars would write into pipes
+        try:
+            return SentenceTransformer(str(self._folder), local_files_only=True).eval()
+        except (OSError, ValueError, KeyError) as problem:
+            raise InputError(f"{self._folder}: sentence-transformers cannot load it: {problem}") from None
+
+    @cached_property
+    def _compiled(self) -> Runtime | None:
+        if self.precision == "float32" or self.model.device.type != "cpu" or not has_bfloat16("cpu"):
+            return None
+        return openvino_runtime(self.model)
+
+    @cached_property
+    def _plain(self) -> Runtime:
+        fast = self.precision != "float32" and has_bfloat16(self.model.device.type)
+        # OpenVINO compiles the float32 weights, so they stay as they are where it is installed
+        return torch_runtime(self.model, bfloat16=fast and find_spec("openvino") is None)
+
+    def runtime(self, texts: int) -> Runtime:
+        """What computes so many texts."""
+        return (self._compiled if texts >= BULK else None) or self._plain
+
+    @cached_property
+    def weights(self) -> str:
+        """SHA-256 over the model's weight files."""
+        return weights_digest(self._folder)
+
+    @property
+    def dimension(self) -> int:
+        """The vectors' length."""
+        return int(self.model.get_embedding_dimension() or 0)
+
+    def identity(self) -> Mapping[str, Any]:
+        """Model, weights, pooling, prompts and length, from the loaded model."""
+        modules = [f"{type(module).__name__}" for module in self.model]
+        pooling = [module.get_config_dict() for module in self.model if type(module).__name__ == "Pooling"]
+        return {
+            "model": self.name,
+            "weights": self.weights,
+            "modules": modules,
+            "pooling": pooling[0]["pooling_mode"] if pooling else None,
+            "prompts": {kind: self._prompt(kind) for kind in ("query", "document")},
+            "max_length": self.model.max_seq_length,
+            "dimension": self.dimension,
+            "similarity": self.model.similarity_fn_name or "cosine",
+        }
+
+    def encode_documents(self, texts: Sequence[str], progress: Callable[[int], None]) -> Encoded:
+        """float32 [n, d]; unit length where the model compares by cosine."""
+        return self._encode(texts, "document", progress)
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        """float32 [n, d]; unit length where the model compares by cosine."""
+        return self._encode(texts, "query", lambda _: None)
+
+    def _prompt(self, kind: str) -> str:
+        """The prompt that sentence-transformers' encode_query or encode_document would use."""
+        names = {"query": ["query"], "document": ["document", "passage", "corpus"]}[kind]
+        default = self.model.default_prompt_name
+        known = self.model.prompts or {}
+        found = next((known[name] for name in names if name in known), None)
+        return found if found is not None else known.get(default, "") if default else ""
+
+    def _encode(self, texts: Sequence[str], kind: str, progress: Callable[[int], None]) -> Encoded:
+        prompt, runtime = self._prompt(kind), self.runtime(len(texts))
+        tokens = _tokenize(self.model, [prompt + text for text in texts])
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for batch in _batches([len(ids) for ids in tokens.ids], runtime.token_budget):
+            vectors[batch] = self._forward(runtime, [tokens.ids[i] for i in batch], prompt)
+            progress(len(batch))
+        if self.model.similarity_fn_name in (None, "cosine"):
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return Encoded(vectors, tokens.truncated)
+
+    def _forward(self, runtime: Runtime, ids: Sequence[Sequence[int]], prompt: str) -> Any:
+        import torch
+
+        features: dict[str, Any] = _pad(ids, self.model.tokenizer)
+        features = {name: torch.from_numpy(array).to(self.model.device) for name, array in features.items()}
+        with torch.inference_mode():
+            features["token_embeddings"] = runtime.run(features["input_ids"], features["attention_mask"])
+            if prompt:
+                features["prompt_length"] = len(self.model.tokenizer(prompt)["input_ids"]) - 1
+            for module in list(self.model)[1:]:
+                features = module(features)
+        return features["sentence_embedding"].float().cpu().numpy()
+
+
+class _Tokens:
+    """Token ids of each text, cut to the model's length, and how many were cut."""
+
+    def __init__(self, ids: list[list[int]], truncated: int) -> None:
+        self.ids, self.truncated = ids, truncated
+
+
+def _tokenize(model: Any, texts: list[str]) -> _Tokens:
+    if not texts:
+        return _Tokens([], 0)
+    if not getattr(model.tokenizer, "is_fast", False):
+        plain = model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"]
+        return _Tokens(plain, sum(len(ids) >= (model.max_seq_length or len(ids) + 1) for ids in plain))
+    encoded = model.tokenizer(
+        texts,
+        truncation=True,
+        max_length=model.max_seq_length,
+        return_overflowing_tokens=True,  # what overflows tells which texts were cut
+        return_attention_mask=False,
+        return_token_type_ids=False,
+    )
+    owners = np.asarray(encoded["overflow_to_sample_mapping"])
+    first = np.flatnonzero(np.diff(owners, prepend=-1))
+    counts = np.diff(np.append(first, len(owners)))
+    return _Tokens([encoded["input_ids"][i] for i in first], int(np.count_nonzero(counts > 1)))
+
+
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Positions of texts, longest first, in batches of at most `budget` tokens with padding."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    start = 0
+    while start < len(order):
+        size = max(1, budget // max(1, lengths[order[start]]))
+        yield order[start : start + size]
+        start += size
+
+
+def _pad(ids: Sequence[Sequence[int]], tokenizer: Any) -> dict[str, Any]:
+    """int64 [n, longest] ids and mask, padded on the side that the tokenizer pads on."""
+    width = max(map(len, ids))
+    padded = np.full((len(ids), width), tokenizer.pad_token_id or 0, dtype=np.int64)
+    mask = np.zeros((len(ids), width), dtype=np.int64)
+    for i, row in enumerate(ids):
+        where = slice(width - len(row), width) if tokenizer.padding_side == "left" else slice(len(row))
+        padded[i, where], mask[i, where] = row, 1
+    return {"input_ids": padded, "attention_mask": mask}

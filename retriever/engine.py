@@ -1,0 +1,267 @@
+"""Retriever: one index directory, opened, searched and changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from retriever.errors import CorruptIndexError, InputError
+from retriever.pipeline import Batch, compile_pipeline, default_pipeline
+from retriever.runs import Run
+from retriever.snapshot import Snapshot
+from retriever.spec import parse_pipeline, parse_view
+from retriever.store import manifest as manifests
+from retriever.store.files import check
+from retriever.store.manifest import Manifest
+from retriever.types import Document, Hit, Hits, Query
+from retriever.writer import Report, Writer
+
+DEFAULT_VIEWS = ("bm25", "dense")
+QUERY_BATCH = 256
+"""Queries searched at once: bounds memory at k results each."""
+
+Result = TypeVar("Result")
+
+
+class Retriever:
+    """An index directory.
+
+    Reading never waits for a writer: this object sees the generation that was current when it was opened or last
+    refreshed. A change made through this object is seen by it at once.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        """Open an index. Raises: InputError where there is none, CorruptIndexError, IndexMismatchError."""
+        self.path = Path(path)
+        self._snapshot = Snapshot.newest(self.path)
+
+    @classmethod
+    def create(cls, path: str | Path, views: Sequence[str] = DEFAULT_VIEWS) -> Retriever:
+        """Make an empty index with these views, each in the text form.
+
+        Raises: InputError when the folder holds something already, SpecError for a view that does not parse.
+        """
+        folder = Path(path)
+        if (folder / manifests.NAME).exists():
+            raise InputError(f"{folder}: holds an index already; open it with Retriever({str(folder)!r})")
+        return cls.prepare(folder, views)
+
+    @classmethod
+    def prepare(cls, path: str | Path, views: Sequence[str] | None = None) -> Retriever:
+        """Create the index or, where it is there, see that it has these views (None: those it has, else the default).
+
+        A missing view is built from the stored documents, a changed FAISS factory from the stored vectors.
+        """
+        folder = Path(path)
+        new = not (folder / manifests.NAME).exists()
+        specs = [parse_view(view) for view in (views if views is not None else DEFAULT_VIEWS if new else ())]
+        if len({spec.name for spec in specs}) < len(specs):
+            raise InputError(
+                f"two views have one name: {', '.join(map(str, specs))}; write NAME = ... before one of them"
+            )
+        made = new and _claim(folder)
+        try:
+            with manifests.writing(folder):
+                if new:
+                    manifests.publish(folder, Manifest())
+            with Writer(folder) as writer:
+                writer.set_views(specs)
+        except BaseException:
+            if made:
+                _remove_empty(folder)
+            raise
+        return cls(folder)
+
+    def add(self, documents: Iterable[Document], on_bad: Callable[[InputError], None] | None = None) -> Report:
+        """Add documents from any iterable, in bounded memory, committed in segments.
+
+        A document whose id is in the index replaces it if it differs. on_bad: receives bad records, which are skipped
+        and counted; without it the first one is raised.
+
+        Raises: InputError for a bad document, IndexLockedError while another process writes. What was committed stays.
+        """
+        with Writer(self.path) as writer:
+            report = writer.add(documents, on_bad)
+        self.refresh()
+        return report
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete documents by id, in every view; returns how many were there."""
+        with Writer(self.path) as writer:
+            count = writer.delete(list(ids))
+        self.refresh()
+        return count
+
+    def compact(self) -> None:
+        """Give back the space of deleted documents; statistics of lexical views forget them."""
+        with Writer(self.path) as writer:
+            writer.compact()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See the newest generation."""
+        if manifests.load(self.path).generation != self._snapshot.manifest.generation:
+            self._snapshot.documents.close()
+            self._snapshot = Snapshot.newest(self.path)
+
+    def search(self, query: str, k: int = 10, where: str | None = None, pipeline: str | None = None) -> list[Hit]:
+        """The k best documents for one query, with their texts and a snippet.
+
+        where: metadata filter (`store/where.py`); pipeline: text form, by default all views fused by rrf.
+
+        Raises: SpecError for a filter or pipeline that does not parse, InputError for an empty query.
+        """
+        return self._retry(lambda snapshot: _hits(snapshot, query, _search(snapshot, [query], k, where, pipeline)))
+
+    def run(
+        self, queries: Iterable[Query], k: int = 1000, where: str | None = None, pipeline: str | None = None
+    ) -> Run:
+        """The k best documents of every query, as a run tagged with the pipeline."""
+        asked = list(queries)
+
+        def rank(snapshot: Snapshot) -> Run:
+            rankings: dict[str, dict[str, float]] = {}
+            for first in range(0, len(asked), QUERY_BATCH):
+                part = asked[first : first + QUERY_BATCH]
+                hits = _search(snapshot, [query.text for query in part], k, where, pipeline)
+                rankings.update(_rankings(snapshot, part, hits))
+            return Run.ranked(rankings, _canonical(snapshot, pipeline))
+
+        return self._retry(rank)
+
+    def info(self) -> dict[str, Any]:
+        """What the index holds, as JSON values."""
+        manifest = self._snapshot.manifest
+        sizes = {name: sum(known.size for known in state.files.values()) for name, state in manifest.views.items()}
+        return {
+            "path": str(self.path),
+            "generation": manifest.generation,
+            "documents": manifest.live,
+            "deleted": manifest.rows - manifest.live,
+            "bytes": sum(known.size for known in manifest.all_files().values()),
+            "views": {
+                name: {
+                    "spec": state.spec,
+                    "config": dict(state.config),
+                    "engine": state.data.get("engine", "faiss"),
+                    "documents": state.rows,
+                    "truncated": state.truncated,
+                    "bytes": sizes[name],
+                    "encoder": dict(state.encoder),
+                }
+                for name, state in manifest.views.items()
+            },
+        }
+
+    def verify(self) -> list[str]:
+        """Read every file against its checksum; returns what is wrong, nothing when all is well."""
+        while True:
+            manifest = manifests.load(self.path)
+            problems = []
+            for name, known in manifest.all_files().items():
+                try:
+                    check(self.path / name, known)
+                except CorruptIndexError as problem:
+                    problems.append(str(problem))
+            if manifests.load(self.path).generation == manifest.generation:
+                return problems
+
+    def documents(self, ids: Iterable[str]) -> dict[str, Document]:
+        """Stored documents by id; ids that are not in the index are left out."""
+
+        def fetch(snapshot: Snapshot) -> dict[str, Document]:
+            found = snapshot.documents.find(ids)
+            rows = np.array(list(found.values()), dtype=np.int64)
+            return dict(zip(found, snapshot.documents.fetch(rows), strict=True))
+
+        return self._retry(fetch)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._snapshot.documents.close()
+
+    def __len__(self) -> int:
+        return self._snapshot.manifest.live
+
+    def _retry(self, work: Callable[[Snapshot], Result]) -> Result:
+        """Do it on this generation; if a writer has removed its files meanwhile, on the newest."""
+        while True:
+            try:
+                return work(self._snapshot)
+            except FileNotFoundError as missing:
+                before = self._snapshot.manifest.generation
+                self.refresh()
+                if self._snapshot.manifest.generation == before:
+                    raise CorruptIndexError(f"{missing.filename or missing}: is missing") from None
+
+
+def report_dict(report: Report) -> Mapping[str, Any]:
+    """A report as JSON values."""
+    return asdict(report)
+
+
+def _search(snapshot: Snapshot, queries: Sequence[str], k: int, where: str | None, pipeline: str | None) -> Hits:
+    if k < 1:
+        raise InputError(f"k must be at least 1, not {k}")
+    for query in queries:
+        if not query.strip():
+            raise InputError("the query is empty; give at least one word")
+    node = parse_pipeline(pipeline) if pipeline else default_pipeline(snapshot)
+    return compile_pipeline(node, snapshot, k)(Batch(queries, snapshot.allowed(where)))
+
+
+def _canonical(snapshot: Snapshot, pipeline: str | None) -> str:
+    return str(parse_pipeline(pipeline) if pipeline else default_pipeline(snapshot))
+
+
+def _rankings(snapshot: Snapshot, queries: Sequence[Query], hits: Hits) -> dict[str, dict[str, float]]:
+    found = hits.rows >= 0
+    ids = iter(snapshot.documents.ids(hits.rows[found]))
+    scores = iter(hits.scores[found].tolist())
+    counts = found.sum(axis=1).tolist()
+    return {
+        query.id: {next(ids): next(scores) for _ in range(count)} for query, count in zip(queries, counts, strict=True)
+    }
+
+
+def _hits(snapshot: Snapshot, query: str, hits: Hits) -> list[Hit]:
+    rows = hits.rows[0][hits.rows[0] >= 0]
+    documents = snapshot.documents.fetch(rows)
+    snippets = _snippets(snapshot, query, documents)
+    return [
+        Hit(rank, document.id, score, document.text, document.title, document.metadata, snippet)
+        for rank, (document, score, snippet) in enumerate(
+            zip(documents, hits.scores[0].tolist(), snippets, strict=False), 1
+        )
+    ]
+
+
+def _snippets(snapshot: Snapshot, query: str, documents: Sequence[Document]) -> list[str]:
+    """Excerpts around the query's words, by the first lexical view; beginnings where there is none."""
+    for name in snapshot.manifest.views:
+        if snippet := getattr(snapshot.view(name), "snippet", None):
+            return [snippet(query, document.text) for document in documents]
+    return [" ".join(document.text[:400].split())[:160] for document in documents]
+
+
+def _claim(folder: Path) -> bool:
+    """Make the folder of a new index; says whether it was not there before."""
+    if folder.is_dir():
+        if {path.name for path in folder.iterdir()} - {manifests.LOCK, manifests.NAME + ".tmp"}:
+            raise InputError(f"{folder}: is not empty and holds no index; give another folder")
+        return False
+    if folder.exists():
+        raise InputError(f"{folder}: is a file; an index is a folder")
+    folder.mkdir(parents=True)
+    return True
+
+
+def _remove_empty(folder: Path) -> None:
+    """Take back a folder in which nothing was indexed."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

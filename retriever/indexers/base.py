@@ -1,0 +1,72 @@
+"""What every kind of index does, whatever it stores."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import Field, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from retriever.store.manifest import ViewState
+from retriever.types import Document, Floats, Hits, Mask, Rows
+
+
+class Indexer(Protocol):
+    """One view of the corpus: rows 0, 1, 2, ... in the order of adding.
+
+    `Config` is its frozen configuration dataclass, `rebuilds` the fields that may change without encoding again,
+    `encodes` says whether appending is dear; `state` describes its files as of now, for the manifest. A method
+    that changes the view writes new files (or new bytes after the committed ones), makes them durable and sets
+    `state`; nothing of the committed generation is touched, so forgetting the object undoes it.
+    """
+
+    Config: ClassVar[Any]
+    encodes: ClassVar[bool]
+    rebuilds: ClassVar[tuple[str, ...]]
+    config: Any
+    state: ViewState
+
+    def __init__(self, folder: Path, config: Any, state: ViewState) -> None: ...
+
+    def append(self, documents: Sequence[Document]) -> None:
+        """Take the next rows; durable when this returns."""
+
+    def finish(self) -> None:
+        """Bring what is cheap to rebuild up to date; called at the end of an `add`."""
+
+    def compact(self, live: Rows, documents: Iterable[Document]) -> None:
+        """Keep only the rows `live` (int64, ascending), renumbered from 0; `documents` are theirs, in order."""
+
+    def search(self, queries: Sequence[str], k: int, allowed: Mask | None, config: Any) -> Hits:
+        """The best k rows of each query among `allowed` (bool [rows]; None: all), best first.
+
+        Where rows tie with the k-th, all of them are returned (more than k columns): ids, which only the engine
+        knows, decide ties. `config` is the view's own, with what a pipeline sets at search time.
+        """
+
+
+def search_time(default: Any) -> Any:
+    """A configuration field that a pipeline may set for one search."""
+    return field(default=default, metadata={"search": True})
+
+
+def searchable(config_field: Field[Any]) -> bool:
+    """Whether a pipeline may set this field."""
+    return bool(config_field.metadata.get("search"))
+
+
+def stack(results: Sequence[tuple[Rows, Floats]]) -> Hits:
+    """Rows and scores of single queries, padded to one rectangle."""
+    width = max((len(rows) for rows, _ in results), default=0)
+    rows = np.full((len(results), width), -1, dtype=np.int64)
+    scores = np.full((len(results), width), -np.inf, dtype=np.float32)
+    for i, (found, values) in enumerate(results):
+        rows[i, : len(found)], scores[i, : len(found)] = found, values
+    return Hits(rows, scores)
+
+
+def moved(state: ViewState, **changes: Any) -> ViewState:
+    """The state after a change."""
+    return replace(state, **changes)

@@ -1,0 +1,293 @@
+"""Lexical search on tantivy: BM25 with k1 = 1.2 and b = 0.75 (fixed by tantivy), document length in one lossy byte.
+
+score = sum over query terms of idf * tf * (k1 + 1) / (tf + k1 * (1 - b + b * |d| / avgdl)) with
+idf = ln(1 + (N - df + 0.5) / (df + 0.5)): Robertson and Zaragoza 2009 with Lucene's idf. N, df and avgdl count deleted
+documents until `compact`, as Lucene's do until a merge.
+
+tantivy's segment files never change once written. A commit therefore works in a new folder that hard-links the files
+of the last one, and readers of the last one are not disturbed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tantivy
+from tantivy import Filter, Occur, Tokenizer
+
+from retriever.errors import CorruptIndexError, InputError
+from retriever.indexers.base import moved, search_time, stack
+from retriever.spec import suggest
+from retriever.store.files import FileRecord, record, sync_folder
+from retriever.store.manifest import ViewState
+from retriever.types import Document, Floats, Hits, Mask, Rows
+
+STEMMED = [
+    "arabic",
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "greek",
+    "hungarian",
+    "italian",
+    "norwegian",
+    "portuguese",
+    "romanian",
+    "russian",
+    "spanish",
+    "swedish",
+    "tamil",
+    "turkish",
+]
+"""Languages with a Snowball stemmer."""
+
+STOPPED = [
+    "danish",
+    "dutch",
+    "english",
+    "finnish",
+    "french",
+    "german",
+    "hungarian",
+    "italian",
+    "norwegian",
+    "portuguese",
+    "russian",
+    "spanish",
+    "swedish",
+]
+"""Languages with a stop word list in tantivy (English: Lucene's 33 words)."""
+
+LANGUAGES = {**dict.fromkeys(STEMMED, "stemmed"), "none": "words as they are", "bigrams": "pairs of characters"}
+_MUTABLE = ("meta.json", ".managed.json")
+_HEAP = 128_000_000
+_RARE = 20
+"""A filter that leaves fewer than one in so many rows is looked up; others are applied to a longer result list."""
+
+
+@dataclass(frozen=True)
+class Bm25Config:
+    """language: its analyzer: lower-casing, stop words, Snowball stemming; `none`: words as they are; `bigrams`: pairs
+    of characters, for Chinese, Japanese and Thai.
+    title_boost: BM25 of the title field, times this, is added to BM25 of title and text together.
+    syntax: read queries as tantivy's query language ("a phrase", +must, -not, AND, OR, title:word), not as plain text.
+    """
+
+    language: str = "english"
+    title_boost: float = search_time(0.0)
+    syntax: bool = search_time(False)
+
+    def __post_init__(self) -> None:
+        if self.language not in LANGUAGES:
+            raise ValueError(f"no analyzer for language {self.language!r}; {suggest(self.language, LANGUAGES)}")
+
+
+def analyzer(language: str) -> tantivy.TextAnalyzer:
+    """The chain from text to terms. Words over 40 bytes are dropped, as in tantivy's own analyzers."""
+    if language == "bigrams":
+        return tantivy.TextAnalyzerBuilder(Tokenizer.ngram(2, 2)).filter(Filter.lowercase()).build()
+    chain = tantivy.TextAnalyzerBuilder(Tokenizer.simple()).filter(Filter.remove_long(40)).filter(Filter.lowercase())
+    if language in STOPPED:
+        chain = chain.filter(Filter.stopword(language))
+    if language in STEMMED:
+        chain = chain.filter(Filter.stemmer(language))
+    return chain.build()
+
+
+def _schema() -> tantivy.Schema:
+    builder = tantivy.SchemaBuilder()
+    for name in ("contents", "title"):
+        builder = builder.add_text_field(name, tokenizer_name="analyzer", index_option="position")
+    return builder.add_unsigned_field("row", indexed=True, fast=True).build()
+
+
+class Bm25:
+    """A tantivy index over `contents` (title and text) and `title`."""
+
+    Config = Bm25Config
+    encodes = False
+    rebuilds = ("title_boost", "syntax")
+
+    def __init__(self, folder: Path, config: Bm25Config, state: ViewState) -> None:
+        self._root, self.config, self.state = folder, config, state
+        self._analyzer = analyzer(config.language)
+        self._serial = int(state.data.get("serial", 0))
+        self._index = self._open(self._folder(self._serial)) if self._serial else None
+        self._searcher = self._index.searcher() if self._index else None
+
+    def append(self, documents: Sequence[Document]) -> None:
+        """Add the next rows in a folder of their own."""
+        self._write(documents, self._folder(self._serial) if self._serial else None, self.state.rows)
+
+    def finish(self) -> None:
+        """Nothing: every commit is searchable."""
+
+    def compact(self, live: Rows, documents: Iterable[Document]) -> None:
+        """Index the remaining documents afresh: deleted ones leave the statistics too."""
+        self._write(documents, None, 0)
+
+    def search(self, queries: Sequence[str], k: int, allowed: Mask | None, config: Bm25Config) -> Hits:
+        """BM25 of each query, one at a time, pruned by tantivy's block-max WAND."""
+        if self._searcher is None or self._searcher.num_docs == 0:
+            return stack([(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(queries))
+        few = self._few(allowed)
+        return stack([self._best(self._query(text, config), k, allowed, few) for text in queries])
+
+    def snippet(self, query: str, text: str, width: int = 160) -> str:
+        """The part of `text` that holds most of the query's words; its beginning where it holds none."""
+        if self._searcher is not None:
+            generator = tantivy.SnippetGenerator.create(self._searcher, self._query(query), _schema(), "contents")
+            generator.set_max_num_chars(width)
+            document = tantivy.Document()
+            document.add_text("contents", text)
+            fragment = generator.snippet_from_doc(document).fragment()
+            if fragment:
+                return " ".join(fragment.split())
+        return " ".join(text[: width * 2].split())[:width]
+
+    def _folder(self, serial: int) -> Path:
+        return self._root / f"{serial:06d}"
+
+    def _open(self, folder: Path) -> tantivy.Index:
+        if not (folder / "meta.json").exists():
+            raise FileNotFoundError(folder / "meta.json")
+        try:
+            index = tantivy.Index.open(str(folder)) if os.access(folder, os.W_OK) else _open_read_only(folder)
+        except ValueError as problem:
+            raise CorruptIndexError(f"{folder}: tantivy cannot open it: {problem}") from None
+        index.register_tokenizer("analyzer", self._analyzer)
+        return index
+
+    def _query(self, text: str, config: Bm25Config | None = None) -> tantivy.Query:
+        config = config or self.config
+        if config.syntax:
+            return self._parsed(text, config)
+        terms = self._analyzer.analyze(text)
+        fields = [("contents", 1.0), ("title", config.title_boost)]
+        should = [
+            (Occur.Should, query if boost == 1.0 else tantivy.Query.boost_query(query, boost))
+            for field, boost in fields
+            if boost
+            for query in (tantivy.Query.term_query(_SCHEMA, field, term) for term in terms)
+        ]
+        return tantivy.Query.boolean_query(should)
+
+    def _parsed(self, text: str, config: Bm25Config) -> tantivy.Query:
+        assert self._index is not None
+        boosts = {"title": config.title_boost} if config.title_boost else {}
+        try:
+            return self._index.parse_query(text, ["contents", *boosts], field_boosts=boosts)
+        except ValueError as problem:
+            raise InputError(f"the query {text!r} does not parse: {problem}") from None
+
+    def _few(self, allowed: Mask | None) -> tantivy.Query | None:
+        """A condition that looks up the allowed rows, where they are few."""
+        if allowed is None or np.count_nonzero(allowed) * _RARE > self.state.rows:
+            return None
+        rows = np.flatnonzero(allowed).tolist()
+        return tantivy.Query.const_score_query(tantivy.Query.term_set_query(_SCHEMA, "row", rows), 0.0)
+
+    def _best(
+        self, query: tantivy.Query, k: int, allowed: Mask | None, few: tantivy.Query | None
+    ) -> tuple[Rows, Floats]:
+        """The k best allowed rows and all that tie with the last of them."""
+        assert self._searcher is not None
+        if few is not None:
+            query = tantivy.Query.boolean_query([(Occur.Must, query), (Occur.Must, few)])
+        limit = k + 1
+        while True:
+            hits = self._searcher.search(query, min(limit, self.state.rows), count=False).hits
+            rows = np.array(self._searcher.fast_field_values("row", [at for _, at in hits]), dtype=np.int64)
+            scores = np.array([score for score, _ in hits], dtype=np.float32)
+            last = scores[-1] if len(hits) >= min(limit, self.state.rows) and limit < self.state.rows else -np.inf
+            if allowed is not None:
+                keep = allowed[rows]
+                rows, scores = rows[keep], scores[keep]
+            if last == -np.inf or (len(rows) >= k and scores[k - 1] > last):
+                cut = len(rows) if len(rows) <= k else int(np.count_nonzero(scores >= scores[k - 1]))
+                return rows[:cut], scores[:cut]
+            limit *= 4
+
+    def _write(self, documents: Iterable[Document], base: Path | None, first_row: int) -> None:
+        serial = self._serial + 1
+        folder = self._folder(serial)
+        shutil.rmtree(folder, ignore_errors=True)  # left by a commit that did not happen
+        folder.mkdir(parents=True)
+        if base:
+            _link(base, folder)
+        index = self._open(folder) if base else tantivy.Index(_SCHEMA, path=str(folder), reuse=False)
+        index.register_tokenizer("analyzer", self._analyzer)
+        writer = index.writer(heap_size=_HEAP, num_threads=min(2, os.cpu_count() or 1))
+        row = first_row - 1
+        for row, document in enumerate(documents, first_row):
+            writer.add_document(_entry(row, document))
+        writer.commit()
+        writer.wait_merging_threads()
+        for lock in folder.glob("*.lock"):
+            lock.unlink()
+        files = self._record(folder, base)
+        self._serial, self._index = serial, index
+        index.reload()
+        self._searcher = index.searcher()
+        self.state = moved(self.state, rows=row + 1, data={"serial": serial, "engine": "tantivy"}, files=files)
+
+    def _record(self, folder: Path, base: Path | None) -> dict[str, FileRecord]:
+        view = self._root.name
+        known: dict[str, FileRecord] = {}
+        for path in sorted(folder.iterdir()):
+            earlier = self.state.files.get(f"views/{view}/{base.name}/{path.name}") if base else None
+            same = earlier is not None and path.name not in _MUTABLE
+            known[f"views/{view}/{folder.name}/{path.name}"] = earlier if same and earlier else record(path)
+        sync_folder(folder)
+        sync_folder(self._root)
+        return known
+
+
+_SCHEMA = _schema()
+
+
+def _entry(row: int, document: Document) -> tantivy.Document:
+    entry = tantivy.Document()
+    entry.add_text("contents", document.contents)
+    entry.add_text("title", document.title)
+    entry.add_unsigned("row", row)
+    return entry
+
+
+def _link(base: Path, folder: Path) -> None:
+    for path in base.iterdir():
+        if path.suffix == ".lock":
+            continue
+        if path.name in _MUTABLE:
+            shutil.copy(path, folder / path.name)
+            continue
+        try:
+            os.link(path, folder / path.name)
+        except OSError:  # a file system without hard links
+            shutil.copy(path, folder / path.name)
+
+
+def _open_read_only(folder: Path) -> tantivy.Index:
+    """Tantivy makes a lock file even to read; on read-only media it gets a folder of links to lock in."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as links:
+        for path in folder.iterdir():
+            (Path(links) / path.name).symlink_to(path.resolve())
+        index = tantivy.Index.open(links)
+        index.searcher()  # the files are mapped now; the links may go
+        return index
+
+
+def languages() -> dict[str, Any]:
+    """Known analyzers by name, for help texts."""
+    return dict(LANGUAGES)

@@ -1,0 +1,362 @@
+"""Dense search with FAISS over vectors that an encoder made.
+
+The vectors are the durable part: one file of float32 rows that only grows, memory-mapped for searching. `Flat` searches
+it as it lies. Any other FAISS factory string is an index built from it, cheap to make again; rows that came after the
+last build are searched exactly beside it, so no document is ever missing.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from retriever.components import load_class
+from retriever.encoders import ENCODERS
+from retriever.encoders.base import Encoder
+from retriever.encoders.models import DEFAULT_MODEL
+from retriever.encoders.runtime import PRECISIONS
+from retriever.errors import CorruptIndexError, IndexMismatchError, InputError, MissingDependencyError
+from retriever.indexers.base import moved, search_time
+from retriever.progress import advance
+from retriever.store.files import FileRecord, record, replacing, sync_folder
+from retriever.store.manifest import ViewState
+from retriever.types import Document, Floats, Hits, Mask, Rows
+
+_CHUNK = 65_536
+_TRAINING = 262_144
+_FEW = 0.05
+"""Below this share of allowed rows a filtered search gathers their vectors and is exact; above, FAISS selects."""
+_STALE = 0.05
+"""So large a share of rows outside the FAISS index makes `finish` add them to it."""
+
+
+@dataclass(frozen=True)
+class DenseConfig:
+    """model: a sentence-transformers model's name or path, or "their.module:Class" (`encoders.base.Encoder`).
+    index: FAISS factory string. nprobe, ef_search: FAISS's search effort for IVF and HNSW (none: FAISS's default).
+    precision: `auto` encodes in bfloat16 where the hardware has it, `float32` everywhere.
+    """
+
+    model: str = DEFAULT_MODEL
+    index: str = "Flat"
+    precision: str = "auto"
+    nprobe: int | None = search_time(None)
+    ef_search: int | None = search_time(None)
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision is {' or '.join(PRECISIONS)}, not {self.precision!r}")
+
+
+class Dense:
+    """One vector a document."""
+
+    Config = DenseConfig
+    encodes = True
+    rebuilds = ("index", "precision", "nprobe", "ef_search")
+
+    def __init__(self, folder: Path, config: DenseConfig, state: ViewState) -> None:
+        self._folder, self.config, self.state = folder, config, state
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder, checked to be the one that encoded what is there.
+
+        Raises: IndexMismatchError naming both.
+        """
+        model = self.config.model
+        encoder: Encoder
+        if ":" in model:
+            encoder = load_class(model)()
+        else:
+            encoder = load_class(ENCODERS["sentence-transformers"])(model, self.config.precision)
+        made_by = dict(self.state.encoder)
+        if made_by and made_by != (now := dict(encoder.identity())):
+            differs = [
+                f"{key}: {made_by.get(key)!r}, now {now.get(key)!r}"
+                for key in made_by | now
+                if made_by.get(key) != now.get(key)
+            ]
+            raise IndexMismatchError(
+                f"view {self._folder.name!r} was encoded by another encoder than {model!r} ({'; '.join(differs)}). "
+                "Give the encoder that made it, or make a new index."
+            )
+        return encoder
+
+    def append(self, documents: Sequence[Document]) -> None:
+        """Encode the next rows and write them behind the others."""
+        if not self.state.rows:
+            _new_index(
+                _faiss(), self.encoder.dimension, self.config.index, self._euclidean
+            )  # a wrong factory fails before the work
+        encoded = self.encoder.encode_documents([document.contents for document in documents], advance)
+        self._store(self._check(encoded.vectors, len(documents)))
+        self.state = moved(self.state, truncated=self.state.truncated + encoded.truncated)
+
+    def finish(self) -> None:
+        """Build the FAISS index, or extend it when enough came in; train it anew when the rows have doubled."""
+        rows, built, trained = self.state.rows, self._built, int(self.state.data.get("trained", 0))
+        if self.config.index == "Flat" or not rows or (built and rows - built <= _STALE * built):
+            return
+        faiss = _faiss()
+        if not built or rows >= 2 * trained or self.state.data.get("factory") != self.config.index:
+            index = self._train(faiss)
+            if index is None:
+                return
+            built, trained = 0, rows
+        else:
+            index = self._read(faiss)
+        for first in range(built, rows, _CHUNK):
+            index.add(np.ascontiguousarray(self._vectors[first : first + _CHUNK]))
+        name = f"index-{rows:010d}.faiss"
+        with replacing(self._folder / name) as temporary:
+            faiss.write_index(index, str(temporary))
+        files = {path: known for path, known in self.state.files.items() if not path.endswith(".faiss")}
+        files[self._path(name)] = record(self._folder / name)
+        data = {**self.state.data, "faiss": name, "built": rows, "trained": trained, "factory": self.config.index}
+        self.state = moved(self.state, data=data, files=files)
+        self.__dict__.pop("_ann", None)
+
+    def compact(self, live: Rows, documents: Iterable[Document]) -> None:
+        """Keep the vectors of the live rows, in a new file; nothing is encoded again."""
+        old = self._vectors if self.state.rows else None
+        serial = int(self.state.data.get("serial", 0)) + 1
+        self.state = moved(self.state, rows=0, files={}, data={"serial": serial})
+        for first in range(0, len(live), _CHUNK):
+            assert old is not None
+            self._store(old[live[first : first + _CHUNK]])
+        self.finish()
+
+    def search(self, queries: Sequence[str], k: int, allowed: Mask | None, config: DenseConfig) -> Hits:
+        """Inner products with each query (minus squared distances for a euclidean model)."""
+        k = min(k, self.state.rows)
+        if not k or not queries:
+            return Hits(np.full((len(queries), 0), -1, np.int64), np.zeros((len(queries), 0), np.float32))
+        return self.nearest(self._check(self.encoder.encode_queries(queries).vectors, len(queries)), k, allowed, config)
+
+    def nearest(self, vectors: Floats, k: int, allowed: Mask | None, config: DenseConfig) -> Hits:
+        """The best k rows of each query vector, float32 [n, d], and what ties with the last of them."""
+        want, rows = min(k + 1, self.state.rows), self.state.rows
+        hits = self._top(vectors, want, allowed, config)
+        tied = np.flatnonzero(hits.scores[:, k - 1] == hits.scores[:, -1]) if want > k else np.zeros(0, np.int64)
+        tied = tied[hits.rows[tied, -1] >= 0]
+        while len(tied) and want < rows:
+            want = min(want * 2, rows)
+            wider = self._top(vectors[tied], want, allowed, config)
+            hits = _widen(hits, want)
+            hits.rows[tied], hits.scores[tied] = wider
+            tied = tied[(wider.scores[:, k - 1] == wider.scores[:, -1]) & (wider.rows[:, -1] >= 0)]
+        beyond = hits.scores < hits.scores[:, k - 1 : k]
+        hits.rows[beyond], hits.scores[beyond] = -1, -np.inf
+        return hits
+
+    def _top(self, vectors: Floats, k: int, allowed: Mask | None, config: DenseConfig) -> Hits:
+        if allowed is not None and (count := int(np.count_nonzero(allowed))) <= max(_CHUNK // 8, _FEW * len(allowed)):
+            chosen = np.flatnonzero(allowed)
+            found = _exact(self._vectors[chosen], vectors, min(k, count), self._euclidean)
+            return _widen(
+                Hits(np.where(found.rows >= 0, chosen[found.rows], -1) if count else found.rows, found.scores), k
+            )
+        parts = []
+        if self._built:
+            parts.append(self._approximate(vectors, k, allowed, config))
+        if self._built < self.state.rows:
+            tail = self._vectors[self._built :]
+            found = _exact(tail, vectors, k, self._euclidean, None if allowed is None else allowed[self._built :])
+            parts.append(Hits(np.where(found.rows >= 0, found.rows + self._built, -1), found.scores))
+        return parts[0] if len(parts) == 1 else _merge(parts, k)
+
+    def _approximate(self, vectors: Floats, k: int, allowed: Mask | None, config: DenseConfig) -> Hits:
+        faiss = _faiss()
+        mask = None if allowed is None else allowed[: self._built]
+        try:
+            parameters = _parameters(faiss, faiss.downcast_index(self._ann), mask, config)
+            scores, rows = self._ann.search(vectors, k, params=parameters)
+        except RuntimeError:  # this kind of FAISS index takes no selector: ask for more and drop what is not allowed
+            return _overfetch(self._ann, vectors, k, mask, self._euclidean)
+        return _ranked(rows, scores, self._euclidean)
+
+    @property
+    def _euclidean(self) -> bool:
+        identity = self.state.encoder or self.encoder.identity()
+        return bool(identity.get("similarity") == "euclidean")
+
+    @property
+    def _built(self) -> int:
+        return int(self.state.data.get("built", 0))
+
+    @cached_property
+    def _vectors(self) -> Floats:
+        path = self._folder / self._vector_file
+        shape = (self.state.rows, int(self.state.encoder["dimension"]))
+        try:
+            return np.memmap(path, dtype=np.float32, mode="r", shape=shape)
+        except ValueError:
+            raise CorruptIndexError(
+                f"{path}: is shorter than the manifest says; `retriever verify` tells more"
+            ) from None
+
+    @cached_property
+    def _ann(self) -> Any:
+        faiss = _faiss()
+        return _to_gpu(faiss, self._read(faiss))
+
+    @property
+    def _vector_file(self) -> str:
+        return f"vectors-{int(self.state.data.get('serial', 0)):04d}.f32"
+
+    def _path(self, name: str) -> str:
+        return f"views/{self._folder.name}/{name}"
+
+    def _read(self, faiss: Any) -> Any:
+        path = self._folder / self.state.data["faiss"]
+        path.stat()
+        return faiss.read_index(str(path))
+
+    def _train(self, faiss: Any) -> Any:
+        """A trained, empty index; none while the rows are too few to train it (they are then searched exactly)."""
+        index = _new_index(faiss, self._vectors.shape[1], self.config.index, self._euclidean)
+        if index.is_trained:
+            return index
+        sample = self._vectors
+        if self.state.rows > _TRAINING:
+            chosen = np.random.default_rng(0).choice(self.state.rows, _TRAINING, replace=False)
+            sample = self._vectors[np.sort(chosen)]
+        try:
+            index.train(np.ascontiguousarray(sample))
+        except RuntimeError as problem:
+            if "should be at least as large" in str(problem):
+                return None
+            raise InputError(f"FAISS cannot train {self.config.index!r} on {len(sample)} vectors: {problem}") from None
+        return index
+
+    def _check(self, vectors: Any, count: int) -> Floats:
+        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+        if vectors.shape != (count, self.encoder.dimension) or not np.isfinite(vectors).all():
+            raise InputError(
+                f"encoder {self.config.model!r} gave {vectors.shape} for {count} texts; expected finite float32 "
+                f"[{count}, {self.encoder.dimension}]"
+            )
+        return vectors
+
+    def _store(self, vectors: npt.NDArray[np.float32]) -> None:
+        """Write rows behind the committed ones; bytes of a commit that did not happen are overwritten."""
+        name, encoder = self._vector_file, self.state.encoder or dict(self.encoder.identity())
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path, known = self._folder / name, self.state.files.get(self._path(name), FileRecord(()))
+        with path.open("r+b" if path.exists() else "w+b") as file:
+            file.truncate(known.size)
+            file.seek(known.size)
+            file.write(memoryview(np.ascontiguousarray(vectors)).cast("B"))
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(self._folder)
+        files = {**self.state.files, self._path(name): record(path, known)}
+        encoder = {"dimension": vectors.shape[1], **encoder}
+        self.state = moved(self.state, rows=self.state.rows + len(vectors), encoder=encoder, files=files)
+        self.__dict__.pop("_vectors", None)
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        extra = "gpu" if shutil.which("nvidia-smi") else "cpu"
+        raise MissingDependencyError("a dense view", f"faiss-{extra}", extra) from None
+    return faiss
+
+
+def _new_index(faiss: Any, dimension: int, factory: str, euclidean: bool) -> Any:
+    try:
+        return faiss.index_factory(dimension, factory, faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as problem:
+        reason = str(problem).rsplit("Error: ", 1)[-1]
+        raise InputError(f"FAISS makes no index {factory!r} for {dimension} dimensions: {reason}") from None
+
+
+def _to_gpu(faiss: Any, index: Any) -> Any:
+    """The index on the first GPU, where faiss-gpu and a device are there. Unproven: written without a GPU to try."""
+    if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
+        return index
+    try:
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
+    except RuntimeError:  # a kind of index that has no GPU form
+        return index
+
+
+def _exact(base: Floats, vectors: Floats, k: int, euclidean: bool, allowed: Mask | None = None) -> Hits:
+    """Brute force in float32, by FAISS, over vectors as they lie in memory or in a mapped file."""
+    faiss = _faiss()
+    metric = faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT
+    if allowed is None:
+        scores, rows = faiss.knn(vectors, base, min(k, len(base)), metric=metric)
+        return _widen(_ranked(rows, scores, euclidean), k)
+    bits = np.packbits(allowed, bitorder="little")
+    selector = faiss.IDSelectorBitmap(bits)
+    scores, rows = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
+    search = faiss.knn_L2sqr if euclidean else faiss.knn_inner_product
+    pointer, (count, dimension) = faiss.swig_ptr, base.shape
+    arguments = (dimension, len(vectors), count, k, pointer(scores), pointer(rows))
+    norms = (None,) if euclidean else ()
+    search(pointer(vectors), pointer(base), *arguments, *norms, selector)
+    return _ranked(rows, scores, euclidean)
+
+
+def _ranked(rows: Rows, scores: Floats, euclidean: bool) -> Hits:
+    """FAISS's answer with larger scores better and -inf where there is no row."""
+    scores = -scores if euclidean else scores
+    scores[rows < 0] = -np.inf
+    return Hits(rows, scores)
+
+
+def _widen(hits: Hits, k: int) -> Hits:
+    missing = k - hits.rows.shape[1]
+    if missing <= 0:
+        return hits
+    pad = ((0, 0), (0, missing))
+    return Hits(np.pad(hits.rows, pad, constant_values=-1), np.pad(hits.scores, pad, constant_values=-np.inf))
+
+
+def _merge(parts: Sequence[Hits], k: int) -> Hits:
+    rows, scores = (np.hstack(arrays) for arrays in zip(*parts, strict=True))
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
+
+
+def _overfetch(index: Any, vectors: Floats, k: int, allowed: Mask | None, euclidean: bool) -> Hits:
+    want = k
+    while True:
+        want = min(want * 2, index.ntotal)
+        scores, rows = index.search(vectors, want)
+        hits = _ranked(rows, scores, euclidean)
+        if allowed is not None:
+            drop = (rows < 0) | ~allowed[rows]
+            hits.rows[drop], hits.scores[drop] = -1, -np.inf
+        if want == index.ntotal or np.count_nonzero(hits.rows >= 0, axis=1).min() >= k:
+            return _merge([hits], k)
+
+
+def _parameters(faiss: Any, index: Any, allowed: Mask | None, config: DenseConfig) -> Any:
+    """FAISS search parameters for this kind of index, wrappers included; None where there is nothing to say."""
+    if allowed is None and config.nprobe is None and config.ef_search is None:
+        return None
+    options = {} if allowed is None else {"sel": faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))}
+    if isinstance(index, faiss.IndexPreTransform):
+        inner = _parameters(faiss, faiss.downcast_index(index.index), allowed, config)
+        return faiss.SearchParametersPreTransform(index_params=inner)
+    if isinstance(index, faiss.IndexRefine):
+        inner = _parameters(faiss, faiss.downcast_index(index.base_index), allowed, config)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
+    if isinstance(index, faiss.IndexIVF):
+        return faiss.SearchParametersIVF(nprobe=config.nprobe or index.nprobe, **options)
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(efSearch=config.ef_search or index.hnsw.efSearch, **options)
+    return faiss.SearchParameters(**options) if options else None

@@ -1,0 +1,61 @@
+"""Pointwise cross-encoders, by sentence-transformers' CrossEncoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from retriever.encoders.models import find_model
+from retriever.errors import InputError
+from retriever.types import Floats
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class CrossEncoderConfig:
+    """model: name or path of a sequence classifier with one output; depth: how many documents of each list it reads."""
+
+    model: str
+    depth: int = 100
+
+    def __post_init__(self) -> None:
+        if self.depth < 1:
+            raise ValueError("depth must be at least 1")
+
+
+class CrossEncoder:
+    """The score is the model's single output, through the activation that its files name."""
+
+    Config = CrossEncoderConfig
+
+    def __init__(self, config: CrossEncoderConfig) -> None:
+        self.config = config
+        self._folder = find_model(config.model)
+
+    @cached_property
+    def _model(self) -> Any:
+        from sentence_transformers import CrossEncoder as Model
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        try:
+            model = Model(str(self._folder), local_files_only=True)
+        except (OSError, ValueError, KeyError) as problem:
+            raise InputError(f"{self._folder}: is not a cross-encoder that can be loaded: {problem}") from None
+        if model.num_labels != 1:
+            raise InputError(f"{self._folder}: has {model.num_labels} outputs; a reranker needs one score a pair")
+        return model
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
+        """float32 [n], computed in batches of like length and returned in the order of the pairs."""
+        if not pairs:
+            return np.zeros(0, dtype=np.float32)
+        order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
+        scores = np.empty(len(pairs), dtype=np.float32)
+        scores[order] = self._model.predict([pairs[i] for i in order], batch_size=_BATCH, show_progress_bar=False)
+        return scores

@@ -1,0 +1,188 @@
+"""Metadata filters: `year >= 1950 and lang in ['en', 'de'] and not draft`, compiled to SQL.
+
+    filter     = term { "or" term }        term = factor { "and" factor }
+    factor     = "not" factor | "(" filter ")" | comparison
+    comparison = FIELD (= | == | != | < | <= | > | >=) value | FIELD ["not"] "in" "[" values "]"
+               | FIELD "like" 'pattern%' | value "in" FIELD | FIELD
+    value      = number | 'text' | true | false
+
+FIELD is a metadata key (`author.name` reaches inside objects), or id, title, text. `value in FIELD` looks inside a
+list. A lone FIELD asks that it is there and not false. A document without the field, or with a value of another type,
+satisfies no comparison, and so satisfies every `not`: each condition is either true or false, never unknown.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from retriever.errors import SpecError
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<text>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|(?P<number>-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w.]))"
+    r"|(?P<sign><=|>=|!=|==|[=<>(),\[\]])|(?P<word>[^\W\d][\w.\-]*))"
+)
+_COMPARE = {"=": "=", "==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+_KEYWORDS = {"and", "or", "not", "in", "like", "true", "false"}
+_COLUMNS = {"id", "title", "text"}
+
+Sql = tuple[str, list[Any]]
+
+
+def compile_where(text: str) -> Sql:
+    """A filter as an SQL condition over the documents table, with its parameters.
+
+    Raises: SpecError with a caret under the fault.
+    """
+    parser = _Parser(text)
+    sql = parser.any_of()
+    if parser.kind != "end":
+        raise parser.fail("'and', 'or' or the end")
+    return sql
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tokens: list[tuple[str, str, int]] = []
+        position = 0
+        while text[position:].strip():
+            match = _TOKEN.match(text, position)
+            if match is None or match.lastgroup is None:
+                start = position + len(text[position:]) - len(text[position:].lstrip())
+                raise SpecError("not understood from here", text, start)
+            self.tokens.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
+            position = match.end()
+        self.tokens.append(("end", "", len(text)))
+        self.next = 0
+
+    @property
+    def kind(self) -> str:
+        return self.tokens[self.next][0]
+
+    @property
+    def word(self) -> str:
+        kind, word, _ = self.tokens[self.next]
+        return word.lower() if kind == "word" and word.lower() in _KEYWORDS else word
+
+    def accept(self, *words: str) -> bool:
+        if self.kind in ("word", "sign") and self.word in words:
+            self.next += 1
+            return True
+        return False
+
+    def fail(self, expected: str) -> SpecError:
+        kind, word, position = self.tokens[self.next]
+        return SpecError(
+            f"expected {expected}, found {'the end' if kind == 'end' else repr(word)}", self.text, position
+        )
+
+    def any_of(self) -> Sql:
+        sql, values = self.all_of()
+        while self.accept("or"):
+            other, more = self.all_of()
+            sql, values = f"({sql} OR {other})", values + more
+        return sql, values
+
+    def all_of(self) -> Sql:
+        sql, values = self.factor()
+        while self.accept("and"):
+            other, more = self.factor()
+            sql, values = f"({sql} AND {other})", values + more
+        return sql, values
+
+    def factor(self) -> Sql:
+        if self.accept("not"):
+            sql, values = self.factor()
+            return f"(NOT {sql})", values
+        if self.accept("("):
+            inner = self.any_of()
+            if not self.accept(")"):
+                raise self.fail("')'")
+            return inner
+        if self.kind == "word" and self.word not in _KEYWORDS:
+            return self.comparison(self.field())
+        return self.membership()
+
+    def field(self) -> str:
+        if self.kind != "word" or self.word in _KEYWORDS:
+            raise self.fail("a field's name")
+        self.next += 1
+        return self.tokens[self.next - 1][1]
+
+    def value(self) -> Any:
+        kind, word = self.kind, self.word
+        if kind == "text":
+            result: Any = re.sub(r"\\(.)", r"\1", word[1:-1], flags=re.DOTALL)
+        elif kind == "number":
+            result = float(word) if re.search(r"[.eE]", word) else int(word)
+        elif kind == "word" and word in ("true", "false"):
+            result = word == "true"
+        else:
+            raise self.fail("a number, a 'quoted text', true or false")
+        self.next += 1
+        return result
+
+    def comparison(self, name: str) -> Sql:
+        negated = self.accept("not")
+        if self.accept("in"):
+            sql, values = self.one_of(name)
+            return (f"(NOT {sql})" if negated else sql), values
+        if negated:
+            raise self.fail("'in'")
+        if self.accept("like"):
+            return _truth(f"{_column(name)} LIKE ?", [*_path(name), self.value()])
+        for sign, operator in _COMPARE.items():
+            if self.accept(sign):
+                return _compare(name, operator, self.value())
+        return _truth(f"{_column(name)} NOT IN (0, '')", _path(name))
+
+    def one_of(self, name: str) -> Sql:
+        if not self.accept("["):
+            raise self.fail("'['")
+        conditions: list[Sql] = []
+        while not self.accept("]"):
+            if conditions and not self.accept(","):
+                raise self.fail("',' or ']'")
+            conditions.append(_compare(name, "=", self.value()))
+        sql = " OR ".join(condition for condition, _ in conditions) or "0"
+        return f"({sql})", [value for _, values in conditions for value in values]
+
+    def membership(self) -> Sql:
+        value = self.value()
+        if not self.accept("in"):
+            raise self.fail("'in' and a field's name")
+        name = self.field()
+        if name in _COLUMNS:
+            raise self.fail(f"a list in the metadata ({name} is text)")
+        items = "SELECT 1 FROM json_each(metadata, ?) WHERE value = ? AND type IN " + _types(value)
+        return f"EXISTS ({items})", [*_path(name), value]
+
+
+def _column(name: str) -> str:
+    return name if name in _COLUMNS else "json_extract(metadata, ?)"
+
+
+def _path(name: str) -> list[Any]:
+    return [] if name in _COLUMNS else ["$." + ".".join(f'"{key}"' for key in name.split("."))]
+
+
+def _types(value: Any) -> str:
+    if isinstance(value, bool):
+        return "('true', 'false')"
+    return "('text')" if isinstance(value, str) else "('integer', 'real')"
+
+
+def _compare(name: str, operator: str, value: Any) -> Sql:
+    if name in _COLUMNS:
+        return _truth(f"{name} {operator} ?", [value if isinstance(value, str) else str(value)])
+    path = _path(name)
+    typed = f"json_type(metadata, ?) IN {_types(value)} AND json_extract(metadata, ?) {operator} ?"
+    if operator == "!=":  # a value of another type differs, a missing one does not
+        kind = f"json_type(metadata, ?) NOT IN {_types(value)} OR json_extract(metadata, ?) != ?"
+        return _truth(f"json_type(metadata, ?) != 'null' AND ({kind})", [*path, *path, *path, value])
+    return _truth(typed, [*path, *path, value])
+
+
+def _truth(sql: str, values: list[Any]) -> Sql:
+    return f"coalesce({sql}, 0)", values
