@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from retriever.errors import CorruptIndexError, InputError
 from retriever.pipeline import Batch, compile_pipeline, default_pipeline
+from retriever.progress import advance
 from retriever.runs import Run
 from retriever.snapshot import Snapshot
 from retriever.spec import parse_pipeline, parse_view
@@ -72,7 +73,7 @@ class Retriever:
                 writer.set_views(specs)
         except BaseException:
             if made:
-                _remove_empty(folder)
+                _remove(folder)
             raise
         return cls(folder)
 
@@ -129,6 +130,7 @@ class Retriever:
                 part = asked[first : first + QUERY_BATCH]
                 hits = _search(snapshot, [query.text for query in part], k, where, pipeline)
                 rankings.update(_rankings(snapshot, part, hits))
+                advance(len(part))
             return Run.ranked(rankings, _canonical(snapshot, pipeline))
 
         return self._retry(rank)
@@ -180,6 +182,12 @@ class Retriever:
 
         return self._retry(fetch)
 
+    def discard_if_empty(self) -> None:
+        """Remove an index to which nothing was ever committed; for a caller whose first `add` failed."""
+        if manifests.load(self.path).rows == 0:
+            self.close()
+            _remove(self.path)
+
     def close(self) -> None:
         """Let go of the files."""
         self._snapshot.documents.close()
@@ -197,11 +205,6 @@ class Retriever:
                 self.refresh()
                 if self._snapshot.manifest.generation == before:
                     raise CorruptIndexError(f"{missing.filename or missing}: is missing") from None
-
-
-def report_dict(report: Report) -> Mapping[str, Any]:
-    """A report as JSON values."""
-    return asdict(report)
 
 
 def _search(snapshot: Snapshot, queries: Sequence[str], k: int, where: str | None, pipeline: str | None) -> Hits:
@@ -260,8 +263,5 @@ def _claim(folder: Path) -> bool:
     return True
 
 
-def _remove_empty(folder: Path) -> None:
-    """Take back a folder in which nothing was indexed."""
-    import shutil
-
+def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)

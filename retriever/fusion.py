@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from retriever.ranking import from_scores
 from retriever.types import Floats, Hits, Rows
@@ -90,7 +92,8 @@ def _normalise(hits: Hits, norm: str) -> Floats:
     elif norm == "zscore":
         deviation = np.nanstd(scores, axis=1, keepdims=True)
         scores = (scores - np.nanmean(scores, axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1.0)
-    return np.nan_to_num(scores)
+    numbers: Floats = np.nan_to_num(scores)
+    return numbers
 
 
 def _lowest(values: Floats, hits: Hits) -> Floats:
@@ -98,7 +101,7 @@ def _lowest(values: Floats, hits: Hits) -> Floats:
     return np.where(np.isfinite(lowest), lowest, 0.0)
 
 
-def _sum(lists: Sequence[Hits], values: Sequence[Floats]) -> Hits:
+def _sum(lists: Sequence[Hits], values: Sequence[npt.NDArray[np.floating[Any]]]) -> Hits:
     """Add up, per query, the values that each list gives its rows."""
     all_rows: list[Rows] = []
     all_scores: list[Floats] = []

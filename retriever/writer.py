@@ -19,6 +19,7 @@ from retriever.components import load
 from retriever.errors import IndexMismatchError, InputError
 from retriever.indexers import INDEXERS
 from retriever.indexers.base import Indexer
+from retriever.progress import advance, scaled
 from retriever.snapshot import Snapshot
 from retriever.spec import ViewSpec, component_of, configure
 from retriever.store import manifest as manifests
@@ -179,6 +180,7 @@ class Writer:
             elif id in found and _same(document, present[id]):
                 touched[found[id]] = True
                 report.unchanged += 1
+                advance(1)
             else:
                 new.append(document)
                 replaced.extend([found[id]] if id in found else [])
@@ -194,10 +196,14 @@ class Writer:
         stop = start + len(documents)
         manifest = replace(self.manifest, rows=stop)
         manifest = self._with_segment(manifest, enumerate(documents, start), start, stop)
+        encoding = [name for name in manifest.views if self._snapshot.writable_view(name).encodes]
         for name in manifest.views:
             view = self._snapshot.writable_view(name)
-            view.append(documents)
+            with scaled(1 / max(1, len(encoding))):
+                view.append(documents)
             manifest = manifest.with_view(name, view.state)
+        if not encoding:
+            advance(len(documents))
         deleted = np.concatenate([self._snapshot.deleted, np.zeros(len(documents), dtype=np.bool_)])
         deleted[list(replaced)] = True
         manifest = replace(manifest, live=manifest.live + len(documents))

@@ -23,7 +23,7 @@ class Encoder(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """All that decides the vectors, as JSON values: an index refuses an encoder with another identity."""
 
-    def encode_documents(self, texts: Sequence[str], progress: Callable[[int], None]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], progress: Callable[[float], None]) -> Encoded:
         """float32 [n, d]; `progress` is told how many texts each batch held."""
 
     def encode_queries(self, texts: Sequence[str]) -> Encoded:

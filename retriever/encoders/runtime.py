@@ -55,16 +55,18 @@ def openvino_runtime(model: SentenceTransformer) -> Runtime | None:
         return None
     import torch
 
-    transformer: Any = model[0].auto_model
+    class Traced(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self, transformer: Any) -> None:
+            super().__init__()
+            self.transformer = transformer
 
-    class Traced(torch.nn.Module):
-        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-            return transformer(input_ids=ids, attention_mask=mask)[0]
+        def forward(self, ids: Tensor, mask: Tensor) -> Any:
+            return self.transformer(input_ids=ids, attention_mask=mask)[0]
 
     example = torch.ones(2, 16, dtype=torch.int64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer warns of every constant shape it folds
-        graph = openvino.convert_model(Traced().eval(), example_input=(example, example))
+        graph = openvino.convert_model(Traced(model[0].auto_model).eval(), example_input=(example, example))
     compiled = openvino.Core().compile_model(
         graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
     )

@@ -91,7 +91,7 @@ class SentenceTransformerEncoder:
             "similarity": self.model.similarity_fn_name or "cosine",
         }
 
-    def encode_documents(self, texts: Sequence[str], progress: Callable[[int], None]) -> Encoded:
+    def encode_documents(self, texts: Sequence[str], progress: Callable[[float], None]) -> Encoded:
         """float32 [n, d]; unit length where the model compares by cosine."""
         return self._encode(texts, "document", progress)
 
@@ -107,7 +107,7 @@ class SentenceTransformerEncoder:
         found = next((known[name] for name in names if name in known), None)
         return found if found is not None else known.get(default, "") if default else ""
 
-    def _encode(self, texts: Sequence[str], kind: str, progress: Callable[[int], None]) -> Encoded:
+    def _encode(self, texts: Sequence[str], kind: str, progress: Callable[[float], None]) -> Encoded:
         prompt, runtime = self._prompt(kind), self.runtime(len(texts))
         tokens = _tokenize(self.model, [prompt + text for text in texts])
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)

@@ -238,8 +238,8 @@ class Dense:
             raise InputError(f"FAISS cannot train {self.config.index!r} on {len(sample)} vectors: {problem}") from None
         return index
 
-    def _check(self, vectors: Any, count: int) -> Floats:
-        vectors = np.ascontiguousarray(vectors, dtype=np.float32)
+    def _check(self, given: Any, count: int) -> Floats:
+        vectors: Floats = np.ascontiguousarray(given, dtype=np.float32)
         if vectors.shape != (count, self.encoder.dimension) or not np.isfinite(vectors).all():
             raise InputError(
                 f"encoder {self.config.model!r} gave {vectors.shape} for {count} texts; expected finite float32 "
@@ -255,7 +255,7 @@ class Dense:
         with path.open("r+b" if path.exists() else "w+b") as file:
             file.truncate(known.size)
             file.seek(known.size)
-            file.write(memoryview(np.ascontiguousarray(vectors)).cast("B"))
+            file.write(np.ascontiguousarray(vectors).data)
             file.flush()
             os.fsync(file.fileno())
         sync_folder(self._folder)

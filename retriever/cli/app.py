@@ -1,0 +1,39 @@
+"""The commands and their names. What a command needs is imported when it runs, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from retriever.cli.add import add_command
+from retriever.cli.compact import compact_command
+from retriever.cli.delete import delete_command
+from retriever.cli.doctor import doctor_command
+from retriever.cli.eval import evaluate_command
+from retriever.cli.index import index_command
+from retriever.cli.info import info_command
+from retriever.cli.search import search_command
+from retriever.cli.verify import verify_command
+
+app = typer.Typer(
+    name="retriever",
+    help="Index a corpus, search it lexically, densely or both, rerank, and measure the results.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "index": index_command,
+    "search": search_command,
+    "eval": evaluate_command,
+    "add": add_command,
+    "delete": delete_command,
+    "info": info_command,
+    "verify": verify_command,
+    "compact": compact_command,
+    "doctor": doctor_command,
+}
+for name, command in COMMANDS.items():
+    app.command(name)(command)
