@@ -7,7 +7,8 @@ bfloat16 is used where the processor multiplies it in hardware; elsewhere it wou
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +52,8 @@ def openvino_runtime(model: SentenceTransformer) -> Runtime | None:
     """
     try:
         import openvino
+        from openvino.frontend import FrontEndManager  # openvino.convert_model reports its use over the network
+        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
     except ImportError:
         return None
     import torch
@@ -64,18 +67,33 @@ def openvino_runtime(model: SentenceTransformer) -> Runtime | None:
             return self.transformer(input_ids=ids, attention_mask=mask)[0]
 
     example = torch.ones(2, 16, dtype=torch.int64)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer warns of every constant shape it folds
-        graph = openvino.convert_model(Traced(model[0].auto_model).eval(), example_input=(example, example))
-    compiled = openvino.Core().compile_model(
-        graph, "CPU", {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
-    )
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    with _quiet():
+        traced = TorchScriptPythonDecoder(Traced(model[0].auto_model).eval(), example_input=(example, example))
+        graph = frontend.convert(frontend.load(traced))
+    settings = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "LATENCY"}
+    compiled = openvino.Core().compile_model(graph, "CPU", settings)
     request = compiled.create_infer_request()
 
     def run(ids: Tensor, mask: Tensor) -> Tensor:
         return torch.from_numpy(request.infer([ids.numpy(), mask.numpy()])[0])  # [n, length, d]
 
     return Runtime("openvino bfloat16 on cpu", 1024, run)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the tracer's warning of every constant shape it folds, and transformers' remarks on the trace."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def has_bfloat16(device: str) -> bool:

@@ -1,0 +1,57 @@
+# Targets for people and for CI. Everything is installed into $(VENV); nothing else on the machine is touched.
+VENV ?= .venv
+PYTHON ?= python3
+DATA ?= ../shared/data
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export TOKENIZERS_PARALLELISM := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test test-slow test-all demo bench results clean
+
+help:  ## show this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and pinned: left to choose, pip takes the newest build with gigabytes of CUDA
+$(VENV)/.run: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch
+	$(PIP) -e '.[cpu,offline]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) -e '.[bench]'
+	@touch $@
+
+setup: $(VENV)/.dev  ## make .venv and install the package with its tools
+
+check: setup  ## formatting, lint, types
+	ruff format --check .
+	ruff check .
+	mypy
+
+test: check  ## checks and the default tests
+	HF_HUB_OFFLINE=1 python -m pytest
+
+test-slow: setup  ## the long proofs: hundreds of kills, real collections
+	HF_HUB_OFFLINE=1 python -m pytest -m 'slow or shared' --durations=10
+
+demo: $(VENV)/.run  ## index the standard library's documentation, search it, measure it
+	HF_HUB_OFFLINE=1 ./examples/stdlib/demo.sh
+
+bench: $(VENV)/.bench  ## speed beside what a user would use instead; writes docs/benchmarks.md
+	HF_HUB_OFFLINE=1 python benchmarks/run.py --out docs/benchmarks.md
+
+results: setup  ## effectiveness on the collections in $(DATA); writes docs/results.md
+	HF_HUB_OFFLINE=1 python benchmarks/results.py $(DATA) --out docs/results.md
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) demo-output

@@ -1,0 +1,64 @@
+"""Encoders without a model, for views such as `dense(toy_encoders:HashEncoder)`.
+
+tests/ is on the path by `pythonpath` in pyproject.toml; a subprocess needs it in PYTHONPATH.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from retriever.encoders.base import Encoded
+
+LOG = "TOY_ENCODER_LOG"
+"""Environment variable with a file's name: every document that is encoded adds a line to it, its text's SHA-256."""
+SLEEP = "TOY_ENCODER_SLEEP"
+"""Environment variable: seconds that SlowEncoder takes for one document."""
+
+
+class HashEncoder:
+    """A unit vector per text, drawn with the text's hash as seed: equal texts have equal vectors, others unrelated."""
+
+    dimension = 32
+    name = "hash"
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"name": self.name, "dimension": self.dimension}
+
+    def encode_documents(self, texts: Sequence[str], progress: Callable[[float], None]) -> Encoded:
+        vectors = np.array([self._document(text) for text in texts], dtype=np.float32)
+        progress(len(texts))
+        return Encoded(vectors.reshape(len(texts), self.dimension), 0)
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        return Encoded(np.array([self.vector(text) for text in texts], np.float32).reshape(-1, self.dimension), 0)
+
+    def vector(self, text: str) -> Any:
+        seed = int.from_bytes(hashlib.sha256(f"{self.name}\n{text}".encode()).digest()[:8], "little")
+        vector = np.random.default_rng(seed).standard_normal(self.dimension)
+        return (vector / np.linalg.norm(vector)).astype(np.float32)
+
+    def _document(self, text: str) -> Any:
+        if path := os.environ.get(LOG):
+            with open(path, "a", encoding="ascii") as file:
+                file.write(hashlib.sha256(text.encode()).hexdigest() + "\n")
+        return self.vector(text)
+
+
+class OtherEncoder(HashEncoder):
+    """Not the encoder that HashEncoder is: its identity says so, and its vectors differ."""
+
+    name = "other"
+
+
+class SlowEncoder(HashEncoder):
+    """HashEncoder, but slow enough to be killed or interrupted in the middle."""
+
+    name = "slow"
+
+    def _document(self, text: str) -> Any:
+        time.sleep(float(os.environ.get(SLEEP, "0.01")))
+        return super()._document(text)
