@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from retriever.errors import CorruptIndexError, InputError
+from retriever.errors import CorruptIndexError, IndexLockedError, InputError
 from retriever.pipeline import Batch, compile_pipeline, default_pipeline
 from retriever.progress import advance
 from retriever.runs import Run
@@ -17,13 +18,12 @@ from retriever.snapshot import Snapshot
 from retriever.spec import parse_pipeline, parse_view
 from retriever.store import manifest as manifests
 from retriever.store.files import check
-from retriever.store.manifest import Manifest
 from retriever.types import Document, Hit, Hits, Query
 from retriever.writer import Report, Writer
 
 DEFAULT_VIEWS = ("bm25", "dense")
-QUERY_BATCH = 256
-"""Queries searched at once: bounds memory at k results each."""
+QUERY_BATCH = 4096
+"""Queries searched at once: bounds memory at k results each, and is what FAISS multiplies at once."""
 
 Result = TypeVar("Result")
 
@@ -52,10 +52,11 @@ class Retriever:
         return cls.prepare(folder, views)
 
     @classmethod
-    def prepare(cls, path: str | Path, views: Sequence[str] | None = None) -> Retriever:
+    def prepare(cls, path: str | Path, views: Sequence[str] | None = None, *, finish: bool = True) -> Retriever:
         """Create the index or, where it is there, see that it has these views (None: those it has, else the default).
 
         A missing view is built from the stored documents, a changed FAISS factory from the stored vectors.
+        finish: False when an `add` follows, which builds FAISS indexes of the old and the new documents at once.
         """
         folder = Path(path)
         new = not (folder / manifests.NAME).exists()
@@ -65,16 +66,13 @@ class Retriever:
                 f"two views have one name: {', '.join(map(str, specs))}; write NAME = ... before one of them"
             )
         made = new and _claim(folder)
-        try:
-            with manifests.writing(folder):
-                if new:
-                    manifests.publish(folder, Manifest())
-            with Writer(folder) as writer:
-                writer.set_views(specs)
-        except BaseException:
-            if made:
-                _remove(folder)
-            raise
+        with Writer(folder, create=new) as writer:
+            try:
+                writer.set_views(specs, finish=finish)
+            except BaseException:
+                if made:  # under the lock: nobody else can have begun to write here
+                    _remove(folder)
+                raise
         return cls(folder)
 
     def add(self, documents: Iterable[Document], on_bad: Callable[[InputError], None] | None = None) -> Report:
@@ -106,8 +104,7 @@ class Retriever:
     def refresh(self) -> None:
         """See the newest generation."""
         if manifests.load(self.path).generation != self._snapshot.manifest.generation:
-            self._snapshot.documents.close()
-            self._snapshot = Snapshot.newest(self.path)
+            self._snapshot = Snapshot.newest(self.path)  # another thread may still be using the old one
 
     def search(self, query: str, k: int = 10, where: str | None = None, pipeline: str | None = None) -> list[Hit]:
         """The k best documents for one query, with their texts and a snippet.
@@ -183,10 +180,14 @@ class Retriever:
         return self._retry(fetch)
 
     def discard_if_empty(self) -> None:
-        """Remove an index to which nothing was ever committed; for a caller whose first `add` failed."""
-        if manifests.load(self.path).rows == 0:
-            self.close()
-            _remove(self.path)
+        """Remove an index to which nothing was ever committed; for a caller whose first `add` failed.
+
+        Not while another process is writing to it: it may be about to commit.
+        """
+        with suppress(IndexLockedError), manifests.writing(self.path):
+            if manifests.load(self.path).rows == 0:
+                self.close()
+                _remove(self.path)
 
     def close(self) -> None:
         """Let go of the files."""
@@ -198,13 +199,20 @@ class Retriever:
     def _retry(self, work: Callable[[Snapshot], Result]) -> Result:
         """Do it on this generation; if a writer has removed its files meanwhile, on the newest."""
         while True:
+            snapshot = self._snapshot
             try:
-                return work(self._snapshot)
+                return work(snapshot)
             except FileNotFoundError as missing:
-                before = self._snapshot.manifest.generation
-                self.refresh()
-                if self._snapshot.manifest.generation == before:
+                if not self._newer(snapshot):
                     raise CorruptIndexError(f"{missing.filename or missing}: is missing") from None
+            except CorruptIndexError:
+                if not self._newer(snapshot):
+                    raise
+
+    def _newer(self, snapshot: Snapshot) -> bool:
+        """Whether the newest generation, which is open then, is another than this one."""
+        self.refresh()
+        return self._snapshot.manifest.generation != snapshot.manifest.generation
 
 
 def _search(snapshot: Snapshot, queries: Sequence[str], k: int, where: str | None, pipeline: str | None) -> Hits:
@@ -223,12 +231,10 @@ def _canonical(snapshot: Snapshot, pipeline: str | None) -> str:
 
 def _rankings(snapshot: Snapshot, queries: Sequence[Query], hits: Hits) -> dict[str, dict[str, float]]:
     found = hits.rows >= 0
-    ids = iter(snapshot.documents.ids(hits.rows[found]))
-    scores = iter(hits.scores[found].tolist())
-    counts = found.sum(axis=1).tolist()
-    return {
-        query.id: {next(ids): next(scores) for _ in range(count)} for query, count in zip(queries, counts, strict=True)
-    }
+    ids, scores = snapshot.documents.ids(hits.rows[found]), hits.scores[found].tolist()
+    ends = found.sum(axis=1).cumsum().tolist()
+    bounds = zip(queries, [0, *ends], ends, strict=False)
+    return {query.id: dict(zip(ids[start:end], scores[start:end], strict=True)) for query, start, end in bounds}
 
 
 def _hits(snapshot: Snapshot, query: str, hits: Hits) -> list[Hit]:

@@ -42,7 +42,7 @@ class WeightedSum:
     """score(d) = sum over lists of weight * normalised score; weights default to equal ones.
 
     norm `minmax`: (s - min) / (max - min) over the query's list (all equal: 1); a list without d adds 0, its lowest.
-    norm `zscore`: (s - mean) / standard deviation; a list without d adds the lowest it gave.
+    norm `zscore`: (s - mean) / standard deviation (all equal: 0); a list without d adds the lowest it gave.
     norm `none`: raw scores; a list without d adds 0.
     A list of weight 0 contributes neither scores nor documents, and a single list left is returned as it is: with two
     lists, weights [1, 0] and [0, 1] give back each.
@@ -82,22 +82,24 @@ class WeightedSum:
         return Hits(joined.rows, (joined.scores + np.asarray(offset, dtype=np.float32)[:, None]))
 
 
-def _normalise(hits: Hits, norm: str) -> Floats:
+def _normalise(hits: Hits, norm: str) -> npt.NDArray[np.float64]:
     scores = np.where(hits.rows >= 0, hits.scores, np.nan).astype(np.float64)
+    if not scores.size:
+        return scores
     empty = ~(hits.rows >= 0).any(axis=1)
     scores[empty] = 0.0
+    low, high = np.nanmin(scores, axis=1, keepdims=True), np.nanmax(scores, axis=1, keepdims=True)
     if norm == "minmax":
-        low, high = np.nanmin(scores, axis=1, keepdims=True), np.nanmax(scores, axis=1, keepdims=True)
         scores = np.where(high > low, (scores - low) / np.where(high > low, high - low, 1.0), scores * 0 + 1.0)
     elif norm == "zscore":
-        deviation = np.nanstd(scores, axis=1, keepdims=True)
-        scores = (scores - np.nanmean(scores, axis=1, keepdims=True)) / np.where(deviation > 0, deviation, 1.0)
-    numbers: Floats = np.nan_to_num(scores)
+        deviation = np.where(high > low, np.nanstd(scores, axis=1, keepdims=True), 1.0)
+        scores = np.where(high > low, (scores - np.nanmean(scores, axis=1, keepdims=True)) / deviation, scores * 0)
+    numbers: npt.NDArray[np.float64] = np.nan_to_num(scores)
     return numbers
 
 
-def _lowest(values: Floats, hits: Hits) -> Floats:
-    lowest: Floats = np.where(hits.rows >= 0, values, np.inf).min(axis=1, initial=np.inf)
+def _lowest(values: npt.NDArray[np.float64], hits: Hits) -> npt.NDArray[np.float64]:
+    lowest = np.where(hits.rows >= 0, values, np.inf).min(axis=1, initial=np.inf)
     return np.where(np.isfinite(lowest), lowest, 0.0)
 
 

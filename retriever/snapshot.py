@@ -14,6 +14,7 @@ from retriever.indexers.base import Indexer
 from retriever.spec import configure, parse_view
 from retriever.store import manifest as manifests
 from retriever.store.documents import Documents
+from retriever.store.files import check
 from retriever.store.manifest import Manifest, ViewState
 from retriever.types import Mask
 
@@ -37,6 +38,9 @@ class Snapshot:
             except FileNotFoundError as missing:
                 if manifests.load(folder).generation == manifest.generation:
                     raise CorruptIndexError(f"{missing.filename or missing}: is missing") from None
+            except CorruptIndexError:
+                if manifests.load(folder).generation == manifest.generation:
+                    raise
 
     def view(self, name: str) -> Indexer:
         """A view, opened at its first use.
@@ -71,10 +75,8 @@ class Snapshot:
         mask = np.zeros(self.manifest.rows, dtype=np.bool_)
         if self.manifest.deleted:
             path = self.folder / self.manifest.deleted
-            try:
-                mask[np.load(path)] = True
-            except (ValueError, IndexError):
-                raise CorruptIndexError(f"{path}: is damaged") from None
+            check(path, self.manifest.files[self.manifest.deleted])  # small, and a lost bit would bring a document back
+            mask[np.load(path)] = True
         return mask
 
 

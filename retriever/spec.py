@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields
 from types import NoneType, UnionType
 from typing import Any, TypeAlias, get_args, get_type_hints
@@ -31,6 +32,8 @@ _TOKEN = re.compile(
 )
 _BARE = re.compile(r"[A-Za-z_./~][^\s()\[\],=+'\">]*\Z")
 _NAME = re.compile(r"[A-Za-z_][\w.\-:]*\Z")
+_NESTING = 50
+"""Levels of brackets in one text."""
 _CONSTANTS: dict[str, bool | None] = {"true": True, "false": False, "none": None}
 
 
@@ -199,7 +202,7 @@ class _Parser:
     """Recursive descent over the tokens of one text."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.next = text, 0
+        self.text, self.next, self.depth = text, 0, 0
         self.tokens: list[tuple[str, str, int]] = []
         position = 0
         while text[position:].strip():
@@ -228,6 +231,15 @@ class _Parser:
         if not self.at_sign(sign):
             raise self.fail(repr(sign))
         self.next += 1
+
+    @contextmanager
+    def nested(self) -> Iterator[None]:
+        if self.depth >= _NESTING:
+            raise self.fail(f"at most {_NESTING} levels of brackets")
+        self.depth += 1
+        self.next += 1
+        yield
+        self.depth -= 1
 
     def end(self) -> None:
         if self.peek()[0] != "end":
@@ -259,8 +271,8 @@ class _Parser:
     def item(self) -> Node:
         if not self.at_sign("("):
             return self.component()
-        self.next += 1
-        node = self.chain()
+        with self.nested():
+            node = self.chain()
         self.take(")")
         return node
 
@@ -294,12 +306,12 @@ class _Parser:
     def value(self) -> Value:
         kind, word, _ = self.peek()
         if self.at_sign("["):
-            self.next += 1
             items: list[Value] = []
-            while not self.at_sign("]"):
-                if items:
-                    self.take(",")
-                items.append(self.value())
+            with self.nested():
+                while not self.at_sign("]"):
+                    if items:
+                        self.take(",")
+                    items.append(self.value())
             self.next += 1
             return items
         if kind not in ("word", "quoted"):

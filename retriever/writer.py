@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from retriever.errors import IndexMismatchError, InputError
 from retriever.indexers import INDEXERS
 from retriever.indexers.base import Indexer
 from retriever.progress import advance, scaled
-from retriever.snapshot import Snapshot
+from retriever.snapshot import Snapshot, open_view
 from retriever.spec import ViewSpec, component_of, configure
 from retriever.store import manifest as manifests
-from retriever.store.documents import FOLDER, Documents, due_merge, write_segment
+from retriever.store.documents import FOLDER, Documents, due_merge, unstorable, write_segment
 from retriever.store.files import FileRecord, record, replacing
 from retriever.store.manifest import Manifest, ViewState
 from retriever.types import Document, Mask, Rows
@@ -52,15 +52,20 @@ class Report:
 class Writer:
     """The only one who may change an index at a time; a context manager.
 
+    create: where no index is yet, begin an empty one; it is there once `set_views` has published its first generation.
+
     Raises: IndexLockedError where another writer is at work.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, create: bool = False) -> None:
         self.folder = folder
         self._resources = ExitStack()
         self._resources.enter_context(manifests.writing(folder))
         try:
-            self._reopen()
+            if create and not (folder / manifests.NAME).exists():
+                self._snapshot = Snapshot(folder, Manifest())
+            else:
+                self._reopen()
             self._clean()
         except BaseException:
             self._resources.close()
@@ -73,8 +78,10 @@ class Writer:
         self._snapshot.documents.close()
         self._resources.close()
 
-    def set_views(self, specs: Sequence[ViewSpec]) -> None:
+    def set_views(self, specs: Sequence[ViewSpec], *, finish: bool = True) -> None:
         """Add the views that are missing, and take over changed index settings of those that are there.
+
+        finish: build what is cheap to rebuild now; otherwise the next `add` does.
 
         Raises: IndexMismatchError when a view of that name was made by something else.
         """
@@ -87,10 +94,13 @@ class Writer:
             if old and old.spec != text:
                 _check_same(spec.name, old, asdict(config), getattr(indexer, "rebuilds", ()), text)
             state = replace(old or ViewState(text), spec=text, config=_plain(asdict(config)))
-            manifest = manifest.with_view(spec.name, state)
-        if manifest != self.manifest:
+            if state != old:
+                manifest = manifest.with_view(spec.name, self._tried(spec.name, state))
+        if manifest != self.manifest or not manifest.generation:
             self._publish(manifest)
         self._complete()
+        if finish:
+            self._finish()
 
     def add(self, documents: Iterable[Document], on_bad: Callable[[InputError], None] | None = None) -> Report:
         """Add documents, commit by commit; one whose id is there already replaces it, if it differs.
@@ -132,6 +142,10 @@ class Writer:
             manifest = manifest.with_view(name, view.state)
         self._publish(manifest)
 
+    def view(self, name: str) -> Indexer:
+        """A view, to look at or to give an encoder that is loaded already."""
+        return self._snapshot.writable_view(name)
+
     @property
     def manifest(self) -> Manifest:
         """The generation that was published last."""
@@ -149,6 +163,9 @@ class Writer:
         characters = 0
         for document in documents:
             place = (getattr(documents, "path", None), getattr(documents, "line", None))
+            if problem := unstorable(document):
+                _refuse(InputError(problem, *place), report, on_bad)
+                continue
             if document.id in batch:
                 _refuse(_duplicate(document, place), report, on_bad)
                 continue
@@ -211,8 +228,21 @@ class Writer:
             manifest = self._with_deleted(manifest, deleted)
         self._publish(self._merged(manifest), views=self._snapshot.views)
 
+    def _tried(self, name: str, state: ViewState) -> ViewState:
+        """The first of the work that a new or changed view asks for: what cannot work fails before it is published."""
+        view = open_view(self.folder, name, state)
+        if state.rows:
+            view.finish()
+        elif stop := min(ENCODED_SEGMENT, self.manifest.rows):
+            view.append([document for _, document in self._snapshot.documents.scan(0, stop)])
+        return view.state
+
     def _complete(self) -> None:
-        """Bring views that hold fewer rows than the documents up to them, segment by segment, then their indexes."""
+        """Bring views that hold fewer rows than the documents up to them, segment by segment.
+
+        Their indexes are left to the end of the command: built now, of part of the rows, they would differ from those
+        of a run that was not interrupted.
+        """
         for name, state in self.manifest.views.items():
             rows = state.rows
             while rows < self.manifest.rows:
@@ -221,7 +251,6 @@ class Writer:
                 view.append([document for _, document in self._snapshot.documents.scan(rows, stop)])
                 self._publish(self.manifest.with_view(name, view.state), views=self._snapshot.views)
                 rows = stop
-        self._finish()
 
     def _finish(self) -> None:
         manifest = self.manifest
@@ -291,7 +320,8 @@ class Writer:
                 path.unlink(missing_ok=True)
         for path in sorted(self.folder.rglob("*"), reverse=True):
             if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+                with suppress(OSError):  # a reader that is opening an old generation has put its lock file there
+                    path.rmdir()
 
 
 def _check_same(name: str, old: ViewState, config: Mapping[str, Any], rebuilds: Iterable[str], text: str) -> None:

@@ -39,7 +39,7 @@ def index_command(
     from retriever.engine import Retriever
 
     new = not index.exists()
-    retriever = Retriever.prepare(index, view)
+    retriever = Retriever.prepare(index, view, finish=False)
     try:
         add_corpus(retriever, corpus, columns, skip_bad=skip_bad)
     except BaseException:

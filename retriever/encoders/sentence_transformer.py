@@ -46,9 +46,12 @@ class SentenceTransformerEncoder:
 
         logging.disable_progress_bar()  # loading bars would write into pipes
         try:
-            return SentenceTransformer(str(self._folder), local_files_only=True).eval()
+            model = SentenceTransformer(str(self._folder), local_files_only=True).eval()
         except (OSError, ValueError, KeyError) as problem:
             raise InputError(f"{self._folder}: sentence-transformers cannot load it: {problem}") from None
+        if model.similarity_fn_name == "manhattan":
+            raise InputError(f"{self._folder}: compares by Manhattan distance; a dense view has cosine, dot, euclidean")
+        return model
 
     @cached_property
     def _compiled(self) -> Runtime | None:
@@ -107,6 +110,11 @@ class SentenceTransformerEncoder:
         found = next((known[name] for name in names if name in known), None)
         return found if found is not None else known.get(default, "") if default else ""
 
+    def _prompt_length(self, prompt: str) -> int:
+        """Tokens before the text, for a pooling that leaves the prompt out; a closing special token is none of them."""
+        ids = self.model.tokenizer(prompt)["input_ids"]
+        return len(ids) - (ids[-1] in self.model.tokenizer.all_special_ids)
+
     def _encode(self, texts: Sequence[str], kind: str, progress: Callable[[float], None]) -> Encoded:
         prompt, runtime = self._prompt(kind), self.runtime(len(texts))
         tokens = _tokenize(self.model, [prompt + text for text in texts])
@@ -126,7 +134,7 @@ class SentenceTransformerEncoder:
         with torch.inference_mode():
             features["token_embeddings"] = runtime.run(features["input_ids"], features["attention_mask"])
             if prompt:
-                features["prompt_length"] = len(self.model.tokenizer(prompt)["input_ids"]) - 1
+                features["prompt_length"] = self._prompt_length(prompt)
             for module in list(self.model)[1:]:
                 features = module(features)
         return features["sentence_embedding"].float().cpu().numpy()

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +145,8 @@ class Bm25:
     def snippet(self, query: str, text: str, width: int = 160) -> str:
         """The part of `text` that holds most of the query's words; its beginning where it holds none."""
         if self._searcher is not None:
-            generator = tantivy.SnippetGenerator.create(self._searcher, self._query(query), _schema(), "contents")
+            words = self._query(query, replace(self.config, syntax=False))
+            generator = tantivy.SnippetGenerator.create(self._searcher, words, _SCHEMA, "contents")
             generator.set_max_num_chars(width)
             document = tantivy.Document()
             document.add_text("contents", text)

@@ -8,6 +8,7 @@ last build are searched exactly beside it, so no document is ever missing.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,8 @@ _STALE = 0.05
 @dataclass(frozen=True)
 class DenseConfig:
     """model: a sentence-transformers model's name or path, or "their.module:Class" (`encoders.base.Encoder`).
-    index: FAISS factory string. nprobe, ef_search: FAISS's search effort for IVF and HNSW (none: FAISS's default).
+    index: FAISS factory string. nprobe, ef_search: FAISS's search effort for IVF and HNSW (none: FAISS's default);
+    ef_search is never less than the results that are asked for.
     precision: `auto` encodes in bfloat16 where the hardware has it, `float32` everywhere.
     """
 
@@ -104,32 +106,36 @@ class Dense:
     def finish(self) -> None:
         """Build the FAISS index, or extend it when enough came in; train it anew when the rows have doubled."""
         rows, built, trained = self.state.rows, self._built, int(self.state.data.get("trained", 0))
+        if self.state.data.get("factory", self.config.index) != self.config.index:
+            self._forget_index()
+            built = 0
         if self.config.index == "Flat" or not rows or (built and rows - built <= _STALE * built):
             return
         faiss = _faiss()
-        if not built or rows >= 2 * trained or self.state.data.get("factory") != self.config.index:
+        if not built or rows >= 2 * trained:
             index = self._train(faiss)
             if index is None:
                 return
             built, trained = 0, rows
         else:
             index = self._read(faiss)
-        for first in range(built, rows, _CHUNK):
-            index.add(np.ascontiguousarray(self._vectors[first : first + _CHUNK]))
-        name = f"index-{rows:010d}.faiss"
+        self._fill(index, built)
+        build = int(self.state.data.get("build", 0)) + 1  # a committed file is never written again
+        name = f"index-{build:04d}.faiss"
         with replacing(self._folder / name) as temporary:
             faiss.write_index(index, str(temporary))
         files = {path: known for path, known in self.state.files.items() if not path.endswith(".faiss")}
         files[self._path(name)] = record(self._folder / name)
-        data = {**self.state.data, "faiss": name, "built": rows, "trained": trained, "factory": self.config.index}
-        self.state = moved(self.state, data=data, files=files)
+        made = {"faiss": name, "build": build, "built": rows, "trained": trained, "factory": self.config.index}
+        self.state = moved(self.state, data={**self.state.data, **made}, files=files)
         self.__dict__.pop("_ann", None)
 
     def compact(self, live: Rows, documents: Iterable[Document]) -> None:
         """Keep the vectors of the live rows, in a new file; nothing is encoded again."""
         old = self._vectors if self.state.rows else None
         serial = int(self.state.data.get("serial", 0)) + 1
-        self.state = moved(self.state, rows=0, files={}, data={"serial": serial})
+        self.state = moved(self.state, rows=0, files={}, data={**self.state.data, "serial": serial})
+        self._forget_index()
         for first in range(0, len(live), _CHUNK):
             assert old is not None
             self._store(old[live[first : first + _CHUNK]])
@@ -178,7 +184,7 @@ class Dense:
         faiss = _faiss()
         mask = None if allowed is None else allowed[: self._built]
         try:
-            parameters = _parameters(faiss, faiss.downcast_index(self._ann), mask, config)
+            parameters = _parameters(faiss, faiss.downcast_index(self._ann), k, mask, config)
             scores, rows = self._ann.search(vectors, k, params=parameters)
         except RuntimeError:  # this kind of FAISS index takes no selector: ask for more and drop what is not allowed
             return _overfetch(self._ann, vectors, k, mask, self._euclidean)
@@ -221,6 +227,27 @@ class Dense:
         path.stat()
         return faiss.read_index(str(path))
 
+    def _fill(self, index: Any, built: int) -> None:
+        """Add the rows from `built` on."""
+        try:
+            for first in range(built, self.state.rows, _CHUNK):
+                index.add(np.ascontiguousarray(self._vectors[first : first + _CHUNK]))
+        except RuntimeError as problem:
+            raise self._unfit(_reason(problem)) from None
+
+    def _unfit(self, reason: str) -> InputError:
+        return InputError(
+            f"FAISS builds no usable {self.config.index!r} from {self.state.rows:,} vectors: {reason}. The vectors are "
+            f"kept and searched one by one; give view {self._folder.name!r} another factory string"
+        )
+
+    def _forget_index(self) -> None:
+        """Search the vectors themselves until an index is built from them again."""
+        data = {key: value for key, value in self.state.data.items() if key in ("serial", "build")}
+        files = {path: known for path, known in self.state.files.items() if not path.endswith(".faiss")}
+        self.state = moved(self.state, data=data, files=files)
+        self.__dict__.pop("_ann", None)
+
     def _train(self, faiss: Any) -> Any:
         """A trained, empty index; none while the rows are too few to train it (they are then searched exactly)."""
         index = _new_index(faiss, self._vectors.shape[1], self.config.index, self._euclidean)
@@ -235,7 +262,7 @@ class Dense:
         except RuntimeError as problem:
             if "should be at least as large" in str(problem):
                 return None
-            raise InputError(f"FAISS cannot train {self.config.index!r} on {len(sample)} vectors: {problem}") from None
+            raise self._unfit(_reason(problem)) from None
         return index
 
     def _check(self, given: Any, count: int) -> Floats:
@@ -275,11 +302,20 @@ def _faiss() -> Any:
 
 
 def _new_index(faiss: Any, dimension: int, factory: str, euclidean: bool) -> Any:
+    metric = faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT
     try:
-        return faiss.index_factory(dimension, factory, faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(dimension, factory, metric)
     except RuntimeError as problem:
-        reason = str(problem).rsplit("Error: ", 1)[-1]
-        raise InputError(f"FAISS makes no index {factory!r} for {dimension} dimensions: {reason}") from None
+        raise InputError(f"FAISS makes no index {factory!r} for {dimension} dimensions: {_reason(problem)}") from None
+    if index.metric_type != metric:  # HNSW with PQ drops the metric without a word
+        kind = "squared distances" if euclidean else "inner products"
+        raise InputError(f"FAISS's {factory!r} does not search by {kind}; give another factory string")
+    return index
+
+
+def _reason(problem: RuntimeError) -> str:
+    """FAISS's message without the place in its source."""
+    return re.sub(r"^Error in .*?\.(?:cpp|h):\d+: ", "", str(problem))
 
 
 def _to_gpu(faiss: Any, index: Any) -> Any:
@@ -344,19 +380,18 @@ def _overfetch(index: Any, vectors: Floats, k: int, allowed: Mask | None, euclid
             return _merge([hits], k)
 
 
-def _parameters(faiss: Any, index: Any, allowed: Mask | None, config: DenseConfig) -> Any:
-    """FAISS search parameters for this kind of index, wrappers included; None where there is nothing to say."""
-    if allowed is None and config.nprobe is None and config.ef_search is None:
-        return None
+def _parameters(faiss: Any, index: Any, k: int, allowed: Mask | None, config: DenseConfig) -> Any:
+    """FAISS search parameters for this kind of index, wrappers included."""
     options = {} if allowed is None else {"sel": faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))}
     if isinstance(index, faiss.IndexPreTransform):
-        inner = _parameters(faiss, faiss.downcast_index(index.index), allowed, config)
+        inner = _parameters(faiss, faiss.downcast_index(index.index), k, allowed, config)
         return faiss.SearchParametersPreTransform(index_params=inner)
     if isinstance(index, faiss.IndexRefine):
-        inner = _parameters(faiss, faiss.downcast_index(index.base_index), allowed, config)
+        inner = _parameters(faiss, faiss.downcast_index(index.base_index), k, allowed, config)
         return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
     if isinstance(index, faiss.IndexIVF):
         return faiss.SearchParametersIVF(nprobe=config.nprobe or index.nprobe, **options)
     if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW(efSearch=config.ef_search or index.hnsw.efSearch, **options)
+        effort = max(config.ef_search or index.hnsw.efSearch, k)  # with less, FAISS does not find k
+        return faiss.SearchParametersHNSW(efSearch=effort, **options)
     return faiss.SearchParameters(**options) if options else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,11 @@ class CrossEncoder:
     def __init__(self, config: CrossEncoderConfig) -> None:
         self.config = config
         self._folder = find_model(config.model)
+        if not _scores_pairs(self._folder):
+            raise InputError(
+                f"{self._folder}: is no cross-encoder: its files hold no head that scores pairs. Give a model with one "
+                "output, such as cross-encoder/ms-marco-MiniLM-L6-v2; a bi-encoder belongs in a dense view"
+            )
 
     @cached_property
     def _model(self) -> Any:
@@ -59,3 +66,24 @@ class CrossEncoder:
         scores = np.empty(len(pairs), dtype=np.float32)
         scores[order] = self._model.predict([pairs[i] for i in order], batch_size=_BATCH, show_progress_bar=False)
         return scores
+
+
+def _scores_pairs(folder: Path) -> bool:
+    """Whether a model has a head: sentence-transformers would give one without it a random one, and say nothing."""
+    modules = [str(module["type"]) for module in _json(folder / "modules.json", [])]
+    if modules and (len(modules) > 1 or not modules[0].endswith(".Transformer")):
+        return not any(module.endswith(".Pooling") for module in modules)
+    config = _json(folder / "config.json", None)
+    if config is None:
+        return True  # an adapter, whose base model brings the head
+    heads = [*(config.get("architectures") or []), *config.get("auto_map", {})]
+    return any(name.endswith(("ForSequenceClassification", "ForCausalLM")) for name in heads)
+
+
+def _json(path: Path, default: Any) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return default
+    except ValueError as problem:
+        raise InputError(f"is not JSON: {problem}", path) from None

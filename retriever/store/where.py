@@ -7,12 +7,14 @@
     value      = number | 'text' | true | false
 
 FIELD is a metadata key (`author.name` reaches inside objects), or id, title, text. `value in FIELD` looks inside a
-list. A lone FIELD asks that it is there and not false. A document without the field, or with a value of another type,
-satisfies no comparison, and so satisfies every `not`: each condition is either true or false, never unknown.
+list. A lone FIELD asks that it is there and not false, 0 or ''. `like` is SQL's: % and _, A the same as a.
+A document without the field, or with null in it, satisfies no comparison, and one with a value of another type only
+`!=`; so they satisfy the `not` of it: each condition is either true or false, never unknown.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -25,6 +27,8 @@ _TOKEN = re.compile(
 _COMPARE = {"=": "=", "==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _KEYWORDS = {"and", "or", "not", "in", "like", "true", "false"}
 _COLUMNS = {"id", "title", "text"}
+_CONDITIONS, _NESTING = 500, 100
+"""Limits of one filter, below those of SQLite (1000 levels of one expression)."""
 
 Sql = tuple[str, list[Any]]
 
@@ -54,7 +58,7 @@ class _Parser:
             self.tokens.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
             position = match.end()
         self.tokens.append(("end", "", len(text)))
-        self.next = 0
+        self.next = self.depth = self.conditions = 0
 
     @property
     def kind(self) -> str:
@@ -92,14 +96,23 @@ class _Parser:
         return sql, values
 
     def factor(self) -> Sql:
+        if self.depth >= _NESTING:
+            raise self.fail(f"at most {_NESTING} levels of 'not' and '('")
         if self.accept("not"):
+            self.depth += 1
             sql, values = self.factor()
+            self.depth -= 1
             return f"(NOT {sql})", values
         if self.accept("("):
+            self.depth += 1
             inner = self.any_of()
+            self.depth -= 1
             if not self.accept(")"):
                 raise self.fail("')'")
             return inner
+        self.conditions += 1
+        if self.conditions > _CONDITIONS:
+            raise self.fail(f"at most {_CONDITIONS} conditions (FIELD in [...] is one, however long)")
         if self.kind == "word" and self.word not in _KEYWORDS:
             return self.comparison(self.field())
         return self.membership()
@@ -115,7 +128,7 @@ class _Parser:
         if kind == "text":
             result: Any = re.sub(r"\\(.)", r"\1", word[1:-1], flags=re.DOTALL)
         elif kind == "number":
-            result = float(word) if re.search(r"[.eE]", word) else int(word)
+            result = _number(word)
         elif kind == "word" and word in ("true", "false"):
             result = word == "true"
         else:
@@ -131,22 +144,42 @@ class _Parser:
         if negated:
             raise self.fail("'in'")
         if self.accept("like"):
-            return _truth(f"{_column(name)} LIKE ?", [*_path(name), self.value()])
+            return self.like(name)
         for sign, operator in _COMPARE.items():
             if self.accept(sign):
                 return _compare(name, operator, self.value())
-        return _truth(f"{_column(name)} NOT IN (0, '')", _path(name))
+        if name in _COLUMNS:
+            return f"({name} != '')", []
+        return _truth("json_extract(metadata, ?) NOT IN (0, '')", _path(name))
+
+    def like(self, name: str) -> Sql:
+        if self.kind != "text":
+            raise self.fail("a 'pattern%' in quotes")
+        if name in _COLUMNS:
+            return f"({name} LIKE ?)", [self.value()]
+        typed = "json_type(metadata, ?) = 'text' AND json_extract(metadata, ?) LIKE ?"
+        return _truth(typed, [*_path(name), *_path(name), self.value()])
 
     def one_of(self, name: str) -> Sql:
         if not self.accept("["):
             raise self.fail("'['")
-        conditions: list[Sql] = []
+        wanted: list[Any] = []
         while not self.accept("]"):
-            if conditions and not self.accept(","):
+            if wanted and not self.accept(","):
                 raise self.fail("',' or ']'")
-            conditions.append(_compare(name, "=", self.value()))
-        sql = " OR ".join(condition for condition, _ in conditions) or "0"
-        return f"({sql})", [value for _, values in conditions for value in values]
+            wanted.append(self.value())
+        if name in _COLUMNS:
+            return f"({name} IN (SELECT value FROM json_each(?)))", [json.dumps([str(value) for value in wanted])]
+        path = _path(name)
+        conditions: list[str] = []
+        values: list[Any] = []
+        for types in dict.fromkeys(map(_types, wanted)):
+            same = [value for value in wanted if _types(value) == types]
+            conditions.append(
+                f"(json_type(metadata, ?) IN {types} AND json_extract(metadata, ?) IN (SELECT value FROM json_each(?)))"
+            )
+            values += [*path, *path, json.dumps(same)]
+        return _truth(f"({' OR '.join(conditions) or '0'})", values)
 
     def membership(self) -> Sql:
         value = self.value()
@@ -154,17 +187,21 @@ class _Parser:
             raise self.fail("'in' and a field's name")
         name = self.field()
         if name in _COLUMNS:
+            self.next -= 1
             raise self.fail(f"a list in the metadata ({name} is text)")
         items = "SELECT 1 FROM json_each(metadata, ?) WHERE value = ? AND type IN " + _types(value)
         return f"EXISTS ({items})", [*_path(name), value]
 
 
-def _column(name: str) -> str:
-    return name if name in _COLUMNS else "json_extract(metadata, ?)"
+def _number(word: str) -> int | float:
+    """As SQLite holds it: whole numbers of more than 64 bits become floats."""
+    if re.search(r"[.eE]", word) or not -(2**63) <= int(word) < 2**63:
+        return float(word)
+    return int(word)
 
 
 def _path(name: str) -> list[Any]:
-    return [] if name in _COLUMNS else ["$." + ".".join(f'"{key}"' for key in name.split("."))]
+    return ["$." + ".".join(f'"{key}"' for key in name.split("."))]
 
 
 def _types(value: Any) -> str:

@@ -1,0 +1,249 @@
+"""Speed beside what a user would use instead, in one run: `python benchmarks/run.py --out docs/benchmarks.md`.
+
+Every comparison alternates its contenders over several rounds and quotes medians; ratios are to the first row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from machine import describe
+
+from retriever import Document, Query, Retriever, read_corpus, read_queries
+from retriever.encoders.models import DEFAULT_MODEL, find_model
+
+ROUNDS = 5
+Timed = Callable[[], Any]
+
+
+def alternate(contenders: dict[str, Timed], rounds: int = ROUNDS) -> dict[str, float]:
+    """Median seconds of each contender; they take turns, after one unmeasured turn each."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, contender in contenders.items():
+            started = time.perf_counter()
+            contender()
+            if turn:
+                seconds[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def table(title: str, unit: str, count: int, seconds: dict[str, float], notes: dict[str, str] | None = None) -> str:
+    """One comparison as Markdown: items a second and the ratio to the first row."""
+    first = next(iter(seconds.values()))
+    lines = [f"### {title}", "", f"| | {unit}/s | ratio | |", "| --- | ---: | ---: | --- |"]
+    for name, value in seconds.items():
+        lines.append(f"| {name} | {count / value:,.1f} | {first / value:.2f} | {(notes or {}).get(name, '')} |")
+    text = "\n".join(lines) + "\n"
+    print(text, flush=True)
+    return text
+
+
+def encoding(documents: Sequence[Document]) -> str:
+    """`SentenceTransformer.encode` with its defaults against indexing end to end."""
+    from sentence_transformers import SentenceTransformer
+
+    from retriever.encoders.sentence_transformer import SentenceTransformerEncoder
+
+    texts = [document.contents for document in documents]
+    peer = SentenceTransformer(str(find_model(DEFAULT_MODEL)), device="cpu")
+    tokens = statistics.mean(len(ids) for ids in peer.tokenizer(texts, truncation=True, max_length=256)["input_ids"])
+    reference = peer.encode(texts[:64], normalize_embeddings=True)
+    encoders = {"without extras": SentenceTransformerEncoder(DEFAULT_MODEL)}
+    openvino = sys.modules.get("openvino", ...)
+    sys.modules["openvino"] = None  # type: ignore[assignment] # as on a machine without the extra `fast`
+    encoders["without extras"].encode_documents(texts, lambda _: None)
+    del sys.modules["openvino"]
+    if openvino is not ...:
+        sys.modules["openvino"] = openvino
+    encoders["with the extra `fast`"] = SentenceTransformerEncoder(DEFAULT_MODEL)
+    contenders: dict[str, Timed] = {"SentenceTransformer.encode": lambda: peer.encode(texts)}
+    notes = {}
+    for name, encoder in encoders.items():
+        vectors = encoder.encode_documents(texts, lambda _: None).vectors[:64]
+        cosine = float((vectors * reference).sum(axis=1).min())
+        notes[f"index {name}"] = f"{encoder.runtime(len(texts)).name}; least cosine to the first row {cosine:.5f}"
+        contenders[f"index {name}"] = lambda encoder=encoder: index_with(documents, encoder)  # type: ignore[misc]
+    seconds = alternate(contenders, rounds=3)
+    title = f"Encoding: {len(texts)} documents of {tokens:.0f} tokens; `index`: read, store, encode, BM25, commit"
+    return table(title, "documents", len(texts), seconds, notes)
+
+
+def index_with(documents: Sequence[Document], encoder: Any) -> None:
+    """Index from a file with both default views, with an encoder whose model is loaded already."""
+    from retriever.indexers.dense import Dense
+    from retriever.writer import Writer
+
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = Path(folder) / "corpus.jsonl"
+        lines = ({"_id": d.id, "title": d.title, "text": d.text} for d in documents)
+        corpus.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        Retriever.create(Path(folder) / "index")
+        with Writer(Path(folder) / "index") as writer:
+            view = writer.view("dense")
+            assert isinstance(view, Dense)
+            view.encoder = encoder
+            writer.add(read_corpus(corpus))
+
+
+def lexical(documents: Sequence[Document], queries: Sequence[Query]) -> list[str]:
+    """Raw tantivy and bm25s against the bm25 view: build, then search."""
+    import bm25s
+    import Stemmer
+
+    stemmer = Stemmer.Stemmer("english")
+    texts = [document.contents for document in documents]
+
+    def build_bm25s() -> Any:
+        model = bm25s.BM25(k1=1.2, b=0.75)
+        model.index(bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False)
+        return model
+
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        counter = iter(range(1000))
+        build = alternate(
+            {
+                "raw tantivy": lambda: RawTantivy(place / f"raw{next(counter)}", documents),
+                "bm25s": build_bm25s,
+                "bm25 view": lambda: built(place / f"ours{next(counter)}", ["bm25"], documents),
+            }
+        )
+        pages = [table(f"BM25: build, {len(texts):,} documents (ours: stored, committed, fsynced)", "documents", len(texts), build)]
+        raw, index, model = RawTantivy(place / "raw", documents), built(place / "ours", ["bm25"], documents), build_bm25s()
+        ids = [document.id for document in documents]
+
+        def search_bm25s(k: int) -> Any:
+            tokens = bm25s.tokenize([q.text for q in queries], stopwords="en", stemmer=stemmer, show_progress=False)
+            rows, scores = model.retrieve(tokens, k=k, show_progress=False)
+            return [[(ids[row], score) for row, score in zip(*pair, strict=True)] for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
+
+        for k in (10, 1000):
+            seconds = alternate(
+                {
+                    "raw tantivy, ids from its store": lambda k=k: raw.search(queries, k),  # type: ignore[misc]
+                    "bm25s": lambda k=k: search_bm25s(k),  # type: ignore[misc]
+                    "bm25 view, `run`": lambda k=k: index.run(queries, k),  # type: ignore[misc]
+                }
+            )
+            pages.append(table(f"BM25: {len(queries)} queries, k = {k}, ids and scores", "queries", len(queries), seconds))
+    return pages
+
+
+class RawTantivy:
+    """What a tantivy user writes: the same analyzer and fields, ids stored in the index."""
+
+    def __init__(self, folder: Path, documents: Sequence[Document]) -> None:
+        import tantivy
+
+        from retriever.indexers.bm25 import analyzer
+
+        folder.mkdir()
+        builder = tantivy.SchemaBuilder().add_text_field("id", stored=True, tokenizer_name="raw")
+        for name in ("contents", "title"):
+            builder = builder.add_text_field(name, tokenizer_name="analyzer")
+        self.schema, self.analyzer = builder.build(), analyzer("english")
+        self.index = tantivy.Index(self.schema, path=str(folder))
+        self.index.register_tokenizer("analyzer", self.analyzer)
+        writer = self.index.writer(heap_size=128_000_000, num_threads=2)
+        for document in documents:
+            writer.add_document(tantivy.Document(id=document.id, contents=document.contents, title=document.title))
+        writer.commit()
+        writer.wait_merging_threads()
+        self.index.reload()
+
+    def search(self, queries: Sequence[Query], k: int) -> dict[str, dict[str, float]]:
+        """Ids and scores of each query."""
+        from tantivy import Occur
+        from tantivy import Query as Q
+
+        searcher = self.index.searcher()
+        results = {}
+        for query in queries:
+            terms = [(Occur.Should, Q.term_query(self.schema, "contents", t)) for t in self.analyzer.analyze(query.text)]
+            hits = searcher.search(Q.boolean_query(terms), k, count=False).hits
+            results[query.id] = {searcher.doc(at).get_first("id"): score for score, at in hits}
+        return results
+
+
+def built(folder: Path, views: Sequence[str], documents: Sequence[Document]) -> Retriever:
+    """An index of the documents."""
+    index = Retriever.create(folder, views)
+    index.add(documents)
+    return index
+
+
+def dense(count: int, queries: int) -> list[str]:
+    """Raw FAISS against the dense view, on vectors of 384 dimensions that cost nothing to encode."""
+    import faiss
+    from random_encoder import RandomEncoder
+
+    documents = [Document(f"d{i}", f"text {i}") for i in range(count)]
+    asked = [Query(f"q{i}", f"query {i}") for i in range(queries)]
+    encoder = RandomEncoder()
+    vectors = encoder.encode_queries([document.text for document in documents]).vectors
+    ids = [document.id for document in documents]
+    raw = faiss.IndexFlatIP(encoder.dimension)
+    raw.add(vectors)
+    pages = []
+    with tempfile.TemporaryDirectory() as folder:
+        index = built(Path(folder) / "index", ["dense(random_encoder:RandomEncoder)"], documents)
+
+        def search_raw(k: int) -> Any:
+            found = encoder.encode_queries([query.text for query in asked]).vectors
+            scores, rows = raw.search(found, k)
+            lists = zip(asked, rows.tolist(), scores.tolist(), strict=True)
+            return {query.id: dict(zip((ids[row] for row in row_list), score_list, strict=True)) for query, row_list, score_list in lists}
+
+        for k in (10, 100, 1000):
+            seconds = alternate(
+                {"raw FAISS, ids from a list": lambda k=k: search_raw(k), "dense view, `run`": lambda k=k: index.run(asked, k)}  # type: ignore[misc]
+            )
+            title = f"Dense: Flat, {count:,} vectors of 384 dimensions, {queries} queries, k = {k}"
+            pages.append(table(title, "queries", queries, seconds))
+    return pages
+
+
+def corpus(data: Path) -> tuple[list[Document], list[Query]]:
+    """SciFact where it is there, else the documentation of the standard library."""
+    if (data / "scifact").is_dir():
+        return list(read_corpus(data / "scifact")), read_queries(data / "scifact")[:300]
+    examples = Path(__file__).parent.parent / "examples" / "stdlib"
+    sys.path.append(str(examples))
+    from corpus import documents  # type: ignore[import-not-found]
+
+    made = [Document(d["_id"], d["text"], d["title"]) for d in documents()]
+    return made, read_queries(examples / "queries.jsonl")
+
+
+def main() -> None:
+    """Run every comparison and write the page."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--only", choices=["encode", "lexical", "dense"])
+    options = parser.parse_args()
+    documents, queries = corpus(options.data)
+    rng = np.random.default_rng(0)
+    chosen = [documents[i] for i in rng.choice(len(documents), 512, replace=False)]
+    pages = [
+        *([encoding(chosen)] if options.only in (None, "encode") else []),
+        *(lexical(documents, queries) if options.only in (None, "lexical") else []),
+        *(dense(100_000, 1000) if options.only in (None, "dense") else []),
+    ]
+    if options.out:
+        head = f"# Benchmarks\n\nMade with `make bench` (`python benchmarks/run.py --out {options.out}`) on {describe()}.\n"
+        options.out.write_text(head + (__doc__ or "").split("\n", 2)[2] + "\n" + "\n".join(pages), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
