@@ -24,6 +24,6 @@ def describe() -> str:
 def runtime() -> str:
     """The runtime that encodes a corpus here."""
     from retriever.encoders.models import DEFAULT_MODEL
-    from retriever.encoders.sentence_transformer import BULK, SentenceTransformerEncoder
+    from retriever.encoders.sentence_transformer import COMPILE, SentenceTransformerEncoder
 
-    return SentenceTransformerEncoder(DEFAULT_MODEL).runtime(BULK).name
+    return SentenceTransformerEncoder(DEFAULT_MODEL).runtime(COMPILE).name

@@ -7,8 +7,8 @@ test split. Nothing is tuned: every setting is the default or stands in the syst
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
-import time
 from pathlib import Path
 
 COLLECTIONS = ("scifact", "cranfield", "vaswani", "cacm", "squadshifts_wiki", "msmarco_sample")
@@ -18,6 +18,11 @@ SYSTEMS = (
     "bm25(k=1000) + dense(k=1000) >> rrf",
     "bm25(k=1000) + dense(k=1000) >> wsum(weights=[0.5, 0.5], norm=zscore)",
 )
+ARITHMETIC = {
+    "torch float32": "dense(precision=float32)",
+    "torch bfloat16 (without extras)": "dense",
+    "openvino bfloat16 (extra `fast`)": "dense",
+}
 MEASURES = ("nDCG@10", "R@100", "RR@10", "AP")
 
 HEADER = """# Results
@@ -44,6 +49,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     sections = [section(options.data / name) for name in COLLECTIONS if (options.data / name).is_dir()]
+    sections.append(precision(options.data / COLLECTIONS[0]))
     from machine import describe, runtime
 
     page = HEADER.format(machine=describe(), runtime=runtime()) + "\n" + "\n".join(sections)
@@ -60,22 +66,44 @@ def section(folder: Path) -> str:
     qrels = Qrels.read(folder / "qrels" / "test.tsv")
     queries = [query for query in read_queries(folder) if query.id in qrels]
     with tempfile.TemporaryDirectory() as place:
-        started = time.perf_counter()
         index = Retriever.create(Path(place) / "index")
         index.add(read_corpus(folder, on_bad=bad.append))
-        seconds = time.perf_counter() - started
         rows = report.report(
             [(system, evaluate(index.run(queries, pipeline=system), qrels, MEASURES)) for system in SYSTEMS]
         )
         info = index.info()
     documents, cut = info["documents"], info["views"]["dense"]["truncated"]
     notes = f"{documents:,} documents ({cut:,} cut to 256 tokens, {len(bad)} empty left out), {len(queries):,} queries"
-    lines = [f"## {folder.name}", "", f"{notes}; indexed at {documents / seconds:,.0f} documents/s.", ""]
-    table = report.values_table(rows)
-    print(folder.name, *table, sep="\n", flush=True)
-    lines += ["| " + " | ".join(cells) + " |" for cells in table]
-    lines.insert(5, "| --- " + "| ---: " * len(MEASURES) + "|")
-    return "\n".join(lines) + "\n"
+    return "\n".join([f"## {folder.name}", "", f"{notes}.", "", *markdown(report.values_table(rows))]) + "\n"
+
+
+def markdown(table: list[list[str]]) -> list[str]:
+    """A table's lines; printed too, since a collection takes minutes."""
+    header, *body = ["| " + " | ".join(cells) + " |" for cells in table]
+    lines = [header, "| --- " + "| ---: " * (len(table[0]) - 1) + "|", *body]
+    print(*lines, sep="\n", flush=True)
+    return lines
+
+
+def precision(folder: Path) -> str:
+    """The default encoder in each arithmetic, on one collection: effectiveness must not depend on it."""
+    from retriever import Qrels, Retriever, evaluate, read_corpus, read_queries
+    from retriever.eval import report
+
+    qrels = Qrels.read(folder / "qrels" / "test.tsv")
+    queries = [query for query in read_queries(folder) if query.id in qrels]
+    runs = []
+    for name, view in ARITHMETIC.items():
+        if name.startswith("torch"):
+            sys.modules["openvino"] = None  # type: ignore[assignment] # as on a machine without the extra `fast`
+        else:
+            sys.modules.pop("openvino", None)
+        with tempfile.TemporaryDirectory() as place:
+            index = Retriever.create(Path(place) / "index", [view])
+            index.add(read_corpus(folder))
+            runs.append((name, evaluate(index.run(queries), qrels, MEASURES)))
+    table = markdown(report.values_table(report.report(runs)))
+    return "\n".join([f"## Arithmetic, on {folder.name}", "", "`*` marks a difference to float32.", "", *table]) + "\n"
 
 
 if __name__ == "__main__":

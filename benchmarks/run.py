@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -71,7 +72,9 @@ def encoding(documents: Sequence[Document]) -> str:
     for name, encoder in encoders.items():
         vectors = encoder.encode_documents(texts, lambda _: None).vectors[:64]
         cosine = float((vectors * reference).sum(axis=1).min())
-        notes[f"index {name}"] = f"{encoder.runtime(len(texts)).name}; least cosine to the first row {cosine:.5f}"
+        notes[f"index {name}"] = (
+            f"{encoder.runtime(round(tokens * len(texts))).name}; least cosine to the first row {cosine:.5f}"
+        )
         contenders[f"index {name}"] = lambda encoder=encoder: index_with(documents, encoder)  # type: ignore[misc]
     seconds = alternate(contenders, rounds=3)
     title = f"Encoding: {len(texts)} documents of {tokens:.0f} tokens; `index`: read, store, encode, BM25, commit"
@@ -118,14 +121,28 @@ def lexical(documents: Sequence[Document], queries: Sequence[Query]) -> list[str
                 "bm25 view": lambda: built(place / f"ours{next(counter)}", ["bm25"], documents),
             }
         )
-        pages = [table(f"BM25: build, {len(texts):,} documents (ours: stored, committed, fsynced)", "documents", len(texts), build)]
-        raw, index, model = RawTantivy(place / "raw", documents), built(place / "ours", ["bm25"], documents), build_bm25s()
+        pages = [
+            table(
+                f"BM25: build, {len(texts):,} documents (ours: stored, committed, fsynced)",
+                "documents",
+                len(texts),
+                build,
+            )
+        ]
+        raw, index, model = (
+            RawTantivy(place / "raw", documents),
+            built(place / "ours", ["bm25"], documents),
+            build_bm25s(),
+        )
         ids = [document.id for document in documents]
 
         def search_bm25s(k: int) -> Any:
             tokens = bm25s.tokenize([q.text for q in queries], stopwords="en", stemmer=stemmer, show_progress=False)
             rows, scores = model.retrieve(tokens, k=k, show_progress=False)
-            return [[(ids[row], score) for row, score in zip(*pair, strict=True)] for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
+            return [
+                [(ids[row], score) for row, score in zip(*pair, strict=True)]
+                for pair in zip(rows.tolist(), scores.tolist(), strict=True)
+            ]
 
         for k in (10, 1000):
             seconds = alternate(
@@ -135,7 +152,9 @@ def lexical(documents: Sequence[Document], queries: Sequence[Query]) -> list[str
                     "bm25 view, `run`": lambda k=k: index.run(queries, k),  # type: ignore[misc]
                 }
             )
-            pages.append(table(f"BM25: {len(queries)} queries, k = {k}, ids and scores", "queries", len(queries), seconds))
+            pages.append(
+                table(f"BM25: {len(queries)} queries, k = {k}, ids and scores", "queries", len(queries), seconds)
+            )
     return pages
 
 
@@ -163,14 +182,16 @@ class RawTantivy:
 
     def search(self, queries: Sequence[Query], k: int) -> dict[str, dict[str, float]]:
         """Ids and scores of each query."""
-        from tantivy import Occur
-        from tantivy import Query as Q
+        import tantivy
 
         searcher = self.index.searcher()
         results = {}
         for query in queries:
-            terms = [(Occur.Should, Q.term_query(self.schema, "contents", t)) for t in self.analyzer.analyze(query.text)]
-            hits = searcher.search(Q.boolean_query(terms), k, count=False).hits
+            terms = [
+                (tantivy.Occur.Should, tantivy.Query.term_query(self.schema, "contents", t))
+                for t in self.analyzer.analyze(query.text)
+            ]
+            hits = searcher.search(tantivy.Query.boolean_query(terms), k, count=False).hits
             results[query.id] = {searcher.doc(at).get_first("id"): score for score, at in hits}
         return results
 
@@ -202,15 +223,29 @@ def dense(count: int, queries: int) -> list[str]:
             found = encoder.encode_queries([query.text for query in asked]).vectors
             scores, rows = raw.search(found, k)
             lists = zip(asked, rows.tolist(), scores.tolist(), strict=True)
-            return {query.id: dict(zip((ids[row] for row in row_list), score_list, strict=True)) for query, row_list, score_list in lists}
+            return {
+                query.id: dict(zip((ids[row] for row in row_list), score_list, strict=True))
+                for query, row_list, score_list in lists
+            }
 
         for k in (10, 100, 1000):
             seconds = alternate(
-                {"raw FAISS, ids from a list": lambda k=k: search_raw(k), "dense view, `run`": lambda k=k: index.run(asked, k)}  # type: ignore[misc]
+                {
+                    "raw FAISS, ids from a list": lambda k=k: search_raw(k),
+                    "dense view, `run`": lambda k=k: index.run(asked, k),
+                }  # type: ignore[misc]
             )
             title = f"Dense: Flat, {count:,} vectors of 384 dimensions, {queries} queries, k = {k}"
             pages.append(table(title, "queries", queries, seconds))
     return pages
+
+
+def memory() -> str:
+    """Peak memory of indexing a million short documents, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("million.py"))]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    print(printed, flush=True)
+    return f"### Memory: `python benchmarks/million.py`, bm25 and dense views, random vectors\n\n{printed}"
 
 
 def corpus(data: Path) -> tuple[list[Document], list[Query]]:
@@ -230,7 +265,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--only", choices=["encode", "lexical", "dense"])
+    parser.add_argument("--only", choices=["encode", "lexical", "dense", "memory"])
     options = parser.parse_args()
     documents, queries = corpus(options.data)
     rng = np.random.default_rng(0)
@@ -239,10 +274,12 @@ def main() -> None:
         *([encoding(chosen)] if options.only in (None, "encode") else []),
         *(lexical(documents, queries) if options.only in (None, "lexical") else []),
         *(dense(100_000, 1000) if options.only in (None, "dense") else []),
+        *([memory()] if options.only in (None, "memory") else []),
     ]
     if options.out:
-        head = f"# Benchmarks\n\nMade with `make bench` (`python benchmarks/run.py --out {options.out}`) on {describe()}.\n"
-        options.out.write_text(head + (__doc__ or "").split("\n", 2)[2] + "\n" + "\n".join(pages), encoding="utf-8")
+        made = f"Made with `make bench` (`python benchmarks/run.py --out {options.out}`) on {describe()}."
+        rest = (__doc__ or "").split("\n", 2)[2]
+        options.out.write_text(f"# Benchmarks\n\n{made}\n{rest}\n" + "\n".join(pages), encoding="utf-8")
 
 
 if __name__ == "__main__":

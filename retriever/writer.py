@@ -24,7 +24,7 @@ from retriever.snapshot import Snapshot, open_view
 from retriever.spec import ViewSpec, component_of, configure
 from retriever.store import manifest as manifests
 from retriever.store.documents import FOLDER, Documents, due_merge, unstorable, write_segment
-from retriever.store.files import FileRecord, record, replacing
+from retriever.store.files import FileRecord, check, record, replacing
 from retriever.store.manifest import Manifest, ViewState
 from retriever.types import Document, Mask, Rows
 
@@ -129,7 +129,12 @@ class Writer:
         return len(rows)
 
     def compact(self) -> None:
-        """Rewrite the index without its deleted documents; nothing is encoded again."""
+        """Rewrite the index without its deleted documents; nothing is encoded again.
+
+        Raises: CorruptIndexError where a file is damaged: a copy with a checksum of its own would hide that.
+        """
+        for name, known in self.manifest.all_files().items():
+            check(self.folder / name, known)
         self._complete()
         live = np.flatnonzero(~self._snapshot.deleted)
         manifest = replace(self.manifest, rows=len(live), segments=(), deleted=None, files={})
@@ -272,6 +277,8 @@ class Writer:
         """The same documents with neighbouring small segments merged into one."""
         while count := due_merge(manifest.segments):
             kept, merged = manifest.segments[:-count], manifest.segments[-count:]
+            for name, _, _ in merged:
+                check(self.folder / name, manifest.files[name])
             start, stop = merged[0][1], merged[-1][2]
             source = Documents(self.folder, merged, np.zeros(stop, dtype=np.bool_))
             files = {

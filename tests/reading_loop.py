@@ -13,7 +13,7 @@ from pathlib import Path
 from retriever import Query, Retriever
 
 FAMILY = 4
-PIPELINES = ["bm25", "dense", "ann", None]
+PIPELINES = ["bm25", "dense", "ann(nprobe=2)", None]
 
 
 def check(index: Retriever, pipeline: str | None) -> int:

@@ -166,7 +166,7 @@ class TestASecondWriter:
         assert retriever("delete", index, "d1").returncode == 0
 
     def test_the_kernel_frees_the_lock_of_a_killed_writer(self, index):
-        code = "import sys, pathlib, retriever.writer as w; w.Writer(pathlib.Path(sys.argv[1])); print('has it', flush=True); input()"
+        code = "import sys, pathlib, retriever.writer as w; it = w.Writer(pathlib.Path(sys.argv[1])); print('has it', flush=True); input()"
         with subprocess.Popen(
             [sys.executable, "-c", code, str(index)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as other:

@@ -15,11 +15,14 @@ def main() -> None:
 
     Exit codes: 0 done; 1 the machine failed (disk, permissions, damage, a lock); 2 the input is wrong; 130 Ctrl-C.
     """
-    from retriever.cli.app import app
+    from retriever.cli.app import Ended, app
     from retriever.errors import RetrieverError
 
     try:
-        app()
+        try:
+            app()
+        except Ended as end:
+            raise end.cause from None
     except RetrieverError as problem:
         _fail(str(problem), problem.exit_code)
     except KeyboardInterrupt:

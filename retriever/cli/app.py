@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from retriever.cli.add import add_command
 from retriever.cli.compact import compact_command
@@ -16,8 +18,26 @@ from retriever.cli.info import info_command
 from retriever.cli.search import search_command
 from retriever.cli.verify import verify_command
 
+
+class Ended(Exception):
+    """Ctrl-C, or the reader of our output left; `cause` says which. typer would answer both itself, with no message."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, BrokenPipeError) as cause:
+            raise Ended(cause) from None
+
+
 app = typer.Typer(
     name="retriever",
+    cls=_Commands,
     help="Index a corpus, search it lexically, densely or both, rerank, and measure the results.",
     no_args_is_help=True,
     add_completion=False,

@@ -23,8 +23,8 @@ from retriever.errors import InputError
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-BULK = 512
-"""From so many texts on, compiling the model first pays."""
+COMPILE = 20_000
+"""From so many tokens on, compiling the model first (about a second) pays."""
 
 
 class SentenceTransformerEncoder:
@@ -65,9 +65,9 @@ class SentenceTransformerEncoder:
         # OpenVINO compiles the float32 weights, so they stay as they are where it is installed
         return torch_runtime(self.model, bfloat16=fast and find_spec("openvino") is None)
 
-    def runtime(self, texts: int) -> Runtime:
-        """What computes so many texts."""
-        return (self._compiled if texts >= BULK else None) or self._plain
+    def runtime(self, tokens: int) -> Runtime:
+        """What computes so many tokens."""
+        return (self._compiled if tokens >= COMPILE else None) or self._plain
 
     @cached_property
     def weights(self) -> str:
@@ -116,10 +116,16 @@ class SentenceTransformerEncoder:
         return len(ids) - (ids[-1] in self.model.tokenizer.all_special_ids)
 
     def _encode(self, texts: Sequence[str], kind: str, progress: Callable[[float], None]) -> Encoded:
-        prompt, runtime = self._prompt(kind), self.runtime(len(texts))
+        prompt = self._prompt(kind)
+        if not hasattr(self.model[0], "auto_model"):  # static embeddings and the like: no transformer to run faster
+            encode = self.model.encode_query if kind == "query" else self.model.encode_document
+            progress(len(texts))
+            return Encoded(encode(list(texts), show_progress_bar=False), 0)
         tokens = _tokenize(self.model, [prompt + text for text in texts])
+        lengths = [len(ids) for ids in tokens.ids]
+        runtime = self.runtime(sum(lengths))
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        for batch in _batches([len(ids) for ids in tokens.ids], runtime.token_budget):
+        for batch in _batches(lengths, runtime.token_budget):
             vectors[batch] = self._forward(runtime, [tokens.ids[i] for i in batch], prompt)
             progress(len(batch))
         if self.model.similarity_fn_name in (None, "cosine"):

@@ -11,6 +11,7 @@ of the last one, and readers of the last one are not disturbed.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -163,8 +164,8 @@ class Bm25:
             raise FileNotFoundError(folder / "meta.json")
         try:
             index = tantivy.Index.open(str(folder)) if os.access(folder, os.W_OK) else _open_read_only(folder)
-        except ValueError as problem:
-            raise CorruptIndexError(f"{folder}: tantivy cannot open it: {problem}") from None
+        except BaseException as problem:
+            raise _damage(folder, problem) from None
         index.register_tokenizer("analyzer", self._analyzer)
         return index
 
@@ -206,8 +207,13 @@ class Bm25:
             query = tantivy.Query.boolean_query([(Occur.Must, query), (Occur.Must, few)])
         limit = k + 1
         while True:
-            hits = self._searcher.search(query, min(limit, self.state.rows), count=False).hits
-            rows = np.array(self._searcher.fast_field_values("row", [at for _, at in hits]), dtype=np.int64)
+            try:
+                hits = self._searcher.search(query, min(limit, self.state.rows), count=False).hits
+                rows = np.array(self._searcher.fast_field_values("row", [at for _, at in hits]), dtype=np.int64)
+            except BaseException as problem:
+                raise _damage(self._folder(self._serial), problem) from None
+            if len(rows) and rows.max() >= self.state.rows:
+                raise _damage(self._folder(self._serial), ValueError("it names rows that do not exist"))
             scores = np.array([score for score, _ in hits], dtype=np.float32)
             last = scores[-1] if len(hits) >= min(limit, self.state.rows) and limit < self.state.rows else -np.inf
             if allowed is not None:
@@ -227,12 +233,15 @@ class Bm25:
             _link(base, folder)
         index = self._open(folder) if base else tantivy.Index(_SCHEMA, path=str(folder), reuse=False)
         index.register_tokenizer("analyzer", self._analyzer)
-        writer = index.writer(heap_size=_HEAP, num_threads=min(2, os.cpu_count() or 1))
         row = first_row - 1
-        for row, document in enumerate(documents, first_row):
-            writer.add_document(_entry(row, document))
-        writer.commit()
-        writer.wait_merging_threads()
+        try:
+            writer = index.writer(heap_size=_HEAP, num_threads=min(2, os.cpu_count() or 1))
+            for row, document in enumerate(documents, first_row):
+                writer.add_document(_entry(row, document))
+            writer.commit()
+            writer.wait_merging_threads()
+        except BaseException as problem:
+            raise _damage(folder, problem) from None
         for lock in folder.glob("*.lock"):
             lock.unlink()
         files = self._record(folder, base)
@@ -262,6 +271,15 @@ def _entry(row: int, document: Document) -> tantivy.Document:
     entry.add_text("title", document.title)
     entry.add_unsigned("row", row)
     return entry
+
+
+def _damage(folder: Path, problem: BaseException) -> BaseException:
+    """What tantivy met, as an error of ours: it says ValueError, or panics, which no `except Exception` catches."""
+    if failure := re.search(r"\(os error (\d+)\)", str(problem)):
+        return OSError(int(failure[1]), os.strerror(int(failure[1])), str(folder))
+    if isinstance(problem, ValueError) or type(problem).__name__ == "PanicException":
+        return CorruptIndexError(f"{folder}: tantivy cannot read it: {problem}; `retriever verify` tells more")
+    return problem
 
 
 def _link(base: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ last build are searched exactly beside it, so no document is ever missing.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -123,7 +124,11 @@ class Dense:
         build = int(self.state.data.get("build", 0)) + 1  # a committed file is never written again
         name = f"index-{build:04d}.faiss"
         with replacing(self._folder / name) as temporary:
-            faiss.write_index(index, str(temporary))
+            try:
+                faiss.write_index(index, str(temporary))
+            except RuntimeError as problem:  # its only way to tell of a full disk
+                full = os.strerror(errno.ENOSPC) in str(problem)
+                raise OSError(errno.ENOSPC if full else errno.EIO, _reason(problem), str(temporary)) from None
         files = {path: known for path, known in self.state.files.items() if not path.endswith(".faiss")}
         files[self._path(name)] = record(self._folder / name)
         made = {"faiss": name, "build": build, "built": rows, "trained": trained, "factory": self.config.index}
@@ -225,7 +230,14 @@ class Dense:
     def _read(self, faiss: Any) -> Any:
         path = self._folder / self.state.data["faiss"]
         path.stat()
-        return faiss.read_index(str(path))
+        try:
+            index = faiss.read_index(str(path))
+        except (RuntimeError, MemoryError) as problem:  # a damaged length may ask for any amount of memory
+            index, reason = None, _reason(problem)
+        if index is None or index.ntotal != self._built:
+            reason = reason if index is None else f"{index.ntotal} vectors, not {self._built}"
+            raise CorruptIndexError(f"{path}: FAISS cannot read it: {reason}; `retriever verify` tells more")
+        return index
 
     def _fill(self, index: Any, built: int) -> None:
         """Add the rows from `built` on."""
@@ -313,7 +325,7 @@ def _new_index(faiss: Any, dimension: int, factory: str, euclidean: bool) -> Any
     return index
 
 
-def _reason(problem: RuntimeError) -> str:
+def _reason(problem: Exception) -> str:
     """FAISS's message without the place in its source."""
     return re.sub(r"^Error in .*?\.(?:cpp|h):\d+: ", "", str(problem))
 
@@ -393,5 +405,7 @@ def _parameters(faiss: Any, index: Any, k: int, allowed: Mask | None, config: De
         return faiss.SearchParametersIVF(nprobe=config.nprobe or index.nprobe, **options)
     if isinstance(index, faiss.IndexHNSW):
         effort = max(config.ef_search or index.hnsw.efSearch, k)  # with less, FAISS does not find k
+        if allowed is not None:  # what is not allowed takes places on the way
+            effort = effort * len(allowed) // max(1, int(np.count_nonzero(allowed)))
         return faiss.SearchParametersHNSW(efSearch=effort, **options)
     return faiss.SearchParameters(**options) if options else None
