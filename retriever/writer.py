@@ -7,6 +7,7 @@ removed by the next writer.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from retriever.components import load
-from retriever.errors import IndexMismatchError, InputError
+from retriever.errors import IndexMismatchError, InputError, RetrieverError
 from retriever.indexers import INDEXERS
 from retriever.indexers.base import Indexer
 from retriever.progress import advance, scaled
@@ -74,9 +75,12 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._snapshot.documents.close()
-        self._resources.close()
+    def __exit__(self, failed: object, *_: object) -> None:
+        with self._resources:
+            self._snapshot.documents.close()
+            if failed and self.folder.is_dir():
+                with suppress(OSError, RetrieverError):
+                    self._clean()  # on a full disk, what did not come to be must not take the room
 
     def set_views(self, specs: Sequence[ViewSpec], *, finish: bool = True) -> None:
         """Add the views that are missing, and take over changed index settings of those that are there.
@@ -320,8 +324,16 @@ class Writer:
         return any(self._snapshot.writable_view(name).encodes for name in self.manifest.views)
 
     def _clean(self) -> None:
-        """Remove what no manifest names: leftovers of a killed writer, and files of earlier generations."""
-        named = {*self.manifest.all_files(), manifests.NAME, manifests.LOCK}
+        """Remove what the manifest does not name: leftovers of a killed writer, and files of earlier generations.
+
+        The manifest is the one on disk: an interruption may have come between its replacement and our knowing of it.
+        """
+        published = (self.folder / manifests.NAME).exists()
+        files = manifests.load(self.folder).all_files() if published else {}
+        for name, known in files.items():
+            if (path := self.folder / name).exists() and path.stat().st_size > known.size:
+                os.truncate(path, known.size)
+        named = {*files, manifests.NAME, manifests.LOCK}
         for path in self.folder.rglob("*"):
             if path.is_file() and path.relative_to(self.folder).as_posix() not in named:
                 path.unlink(missing_ok=True)

@@ -15,13 +15,13 @@ def main() -> None:
 
     Exit codes: 0 done; 1 the machine failed (disk, permissions, damage, a lock); 2 the input is wrong; 130 Ctrl-C.
     """
-    from retriever.cli.app import Ended, app
+    from retriever.cli.app import EndedError, app
     from retriever.errors import RetrieverError
 
     try:
         try:
             app()
-        except Ended as end:
+        except EndedError as end:
             raise end.cause from None
     except RetrieverError as problem:
         _fail(str(problem), problem.exit_code)

@@ -19,7 +19,7 @@ from retriever.cli.search import search_command
 from retriever.cli.verify import verify_command
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """Ctrl-C, or the reader of our output left; `cause` says which. typer would answer both itself, with no message."""
 
     def __init__(self, cause: BaseException) -> None:
@@ -32,7 +32,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, BrokenPipeError) as cause:
-            raise Ended(cause) from None
+            raise EndedError(cause) from None
 
 
 app = typer.Typer(

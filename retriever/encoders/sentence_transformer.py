@@ -19,6 +19,7 @@ from retriever.encoders.base import Encoded
 from retriever.encoders.models import find_model, weights_digest
 from retriever.encoders.runtime import Runtime, has_bfloat16, openvino_runtime, torch_runtime
 from retriever.errors import InputError
+from retriever.types import Floats
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -116,11 +117,18 @@ class SentenceTransformerEncoder:
         return len(ids) - (ids[-1] in self.model.tokenizer.all_special_ids)
 
     def _encode(self, texts: Sequence[str], kind: str, progress: Callable[[float], None]) -> Encoded:
-        prompt = self._prompt(kind)
-        if not hasattr(self.model[0], "auto_model"):  # static embeddings and the like: no transformer to run faster
+        if hasattr(self.model[0], "auto_model"):
+            vectors, truncated = self._transformed(texts, self._prompt(kind), progress)
+        else:  # static embeddings and the like: no transformer to run faster
             encode = self.model.encode_query if kind == "query" else self.model.encode_document
+            given = encode(list(texts), show_progress_bar=False)
+            vectors, truncated = np.array(given, np.float32).reshape(len(texts), self.dimension), 0
             progress(len(texts))
-            return Encoded(encode(list(texts), show_progress_bar=False), 0)
+        if self.model.similarity_fn_name in (None, "cosine"):
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return Encoded(vectors, truncated)
+
+    def _transformed(self, texts: Sequence[str], prompt: str, progress: Callable[[float], None]) -> tuple[Floats, int]:
         tokens = _tokenize(self.model, [prompt + text for text in texts])
         lengths = [len(ids) for ids in tokens.ids]
         runtime = self.runtime(sum(lengths))
@@ -128,9 +136,7 @@ class SentenceTransformerEncoder:
         for batch in _batches(lengths, runtime.token_budget):
             vectors[batch] = self._forward(runtime, [tokens.ids[i] for i in batch], prompt)
             progress(len(batch))
-        if self.model.similarity_fn_name in (None, "cosine"):
-            vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return Encoded(vectors, tokens.truncated)
+        return vectors, tokens.truncated
 
     def _forward(self, runtime: Runtime, ids: Sequence[Sequence[int]], prompt: str) -> Any:
         import torch

@@ -10,13 +10,13 @@ of the last one, and readers of the last one are not disturbed.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tantivy
@@ -29,43 +29,13 @@ from retriever.store.files import FileRecord, record, sync_folder
 from retriever.store.manifest import ViewState
 from retriever.types import Document, Floats, Hits, Mask, Rows
 
-STEMMED = [
-    "arabic",
-    "danish",
-    "dutch",
-    "english",
-    "finnish",
-    "french",
-    "german",
-    "greek",
-    "hungarian",
-    "italian",
-    "norwegian",
-    "portuguese",
-    "romanian",
-    "russian",
-    "spanish",
-    "swedish",
-    "tamil",
-    "turkish",
-]
+STEMMED = (
+    "arabic danish dutch english finnish french german greek hungarian italian norwegian portuguese romanian russian "
+    "spanish swedish tamil turkish"
+).split()
 """Languages with a Snowball stemmer."""
 
-STOPPED = [
-    "danish",
-    "dutch",
-    "english",
-    "finnish",
-    "french",
-    "german",
-    "hungarian",
-    "italian",
-    "norwegian",
-    "portuguese",
-    "russian",
-    "spanish",
-    "swedish",
-]
+STOPPED = frozenset(STEMMED) - {"arabic", "greek", "romanian", "tamil", "turkish"}
 """Languages with a stop word list in tantivy (English: Lucene's 33 words)."""
 
 LANGUAGES = {**dict.fromkeys(STEMMED, "stemmed"), "none": "words as they are", "bigrams": "pairs of characters"}
@@ -231,10 +201,10 @@ class Bm25:
         folder.mkdir(parents=True)
         if base:
             _link(base, folder)
-        index = self._open(folder) if base else tantivy.Index(_SCHEMA, path=str(folder), reuse=False)
-        index.register_tokenizer("analyzer", self._analyzer)
         row = first_row - 1
         try:
+            index = self._open(folder) if base else tantivy.Index(_SCHEMA, path=str(folder), reuse=False)
+            index.register_tokenizer("analyzer", self._analyzer)
             writer = index.writer(heap_size=_HEAP, num_threads=min(2, os.cpu_count() or 1))
             for row, document in enumerate(documents, first_row):
                 writer.add_document(_entry(row, document))
@@ -257,8 +227,8 @@ class Bm25:
             earlier = self.state.files.get(f"views/{view}/{base.name}/{path.name}") if base else None
             same = earlier is not None and path.name not in _MUTABLE
             known[f"views/{view}/{folder.name}/{path.name}"] = earlier if same and earlier else record(path)
-        sync_folder(folder)
-        sync_folder(self._root)
+        for made in (folder, self._root, self._root.parent):
+            sync_folder(made)
         return known
 
 
@@ -275,8 +245,11 @@ def _entry(row: int, document: Document) -> tantivy.Document:
 
 def _damage(folder: Path, problem: BaseException) -> BaseException:
     """What tantivy met, as an error of ours: it says ValueError, or panics, which no `except Exception` catches."""
-    if failure := re.search(r"\(os error (\d+)\)", str(problem)):
+    if failure := re.search(r"(?:os error |Os { code: )(\d+)", str(problem)):
         return OSError(int(failure[1]), os.strerror(int(failure[1])), str(folder))
+    if "writer was killed" in str(problem):  # one of its threads failed to write, and it does not say why
+        code = errno.ENOSPC if shutil.disk_usage(folder).free < _HEAP else errno.EIO
+        return OSError(code, os.strerror(code), str(folder))
     if isinstance(problem, ValueError) or type(problem).__name__ == "PanicException":
         return CorruptIndexError(f"{folder}: tantivy cannot read it: {problem}; `retriever verify` tells more")
     return problem
@@ -305,8 +278,3 @@ def _open_read_only(folder: Path) -> tantivy.Index:
         index = tantivy.Index.open(links)
         index.searcher()  # the files are mapped now; the links may go
         return index
-
-
-def languages() -> dict[str, Any]:
-    """Known analyzers by name, for help texts."""
-    return dict(LANGUAGES)

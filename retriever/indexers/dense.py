@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,8 +23,20 @@ from retriever.encoders import ENCODERS
 from retriever.encoders.base import Encoder
 from retriever.encoders.models import DEFAULT_MODEL
 from retriever.encoders.runtime import PRECISIONS
-from retriever.errors import CorruptIndexError, IndexMismatchError, InputError, MissingDependencyError
+from retriever.errors import CorruptIndexError, IndexMismatchError, InputError
 from retriever.indexers.base import moved, search_time
+from retriever.indexers.faiss_search import (
+    exact,
+    faiss_reason,
+    import_faiss,
+    merge,
+    new_index,
+    overfetch,
+    ranked,
+    search_parameters,
+    to_gpu,
+    widen,
+)
 from retriever.progress import advance
 from retriever.store.files import FileRecord, record, replacing, sync_folder
 from retriever.store.manifest import ViewState
@@ -97,8 +107,8 @@ class Dense:
     def append(self, documents: Sequence[Document]) -> None:
         """Encode the next rows and write them behind the others."""
         if not self.state.rows:
-            _new_index(
-                _faiss(), self.encoder.dimension, self.config.index, self._euclidean
+            new_index(
+                import_faiss(), self.encoder.dimension, self.config.index, self._euclidean
             )  # a wrong factory fails before the work
         encoded = self.encoder.encode_documents([document.contents for document in documents], advance)
         self._store(self._check(encoded.vectors, len(documents)))
@@ -112,7 +122,7 @@ class Dense:
             built = 0
         if self.config.index == "Flat" or not rows or (built and rows - built <= _STALE * built):
             return
-        faiss = _faiss()
+        faiss = import_faiss()
         if not built or rows >= 2 * trained:
             index = self._train(faiss)
             if index is None:
@@ -128,7 +138,7 @@ class Dense:
                 faiss.write_index(index, str(temporary))
             except RuntimeError as problem:  # its only way to tell of a full disk
                 full = os.strerror(errno.ENOSPC) in str(problem)
-                raise OSError(errno.ENOSPC if full else errno.EIO, _reason(problem), str(temporary)) from None
+                raise OSError(errno.ENOSPC if full else errno.EIO, faiss_reason(problem), str(temporary)) from None
         files = {path: known for path, known in self.state.files.items() if not path.endswith(".faiss")}
         files[self._path(name)] = record(self._folder / name)
         made = {"faiss": name, "build": build, "built": rows, "trained": trained, "factory": self.config.index}
@@ -162,7 +172,7 @@ class Dense:
         while len(tied) and want < rows:
             want = min(want * 2, rows)
             wider = self._top(vectors[tied], want, allowed, config)
-            hits = _widen(hits, want)
+            hits = widen(hits, want)
             hits.rows[tied], hits.scores[tied] = wider
             tied = tied[(wider.scores[:, k - 1] == wider.scores[:, -1]) & (wider.rows[:, -1] >= 0)]
         beyond = hits.scores < hits.scores[:, k - 1 : k]
@@ -172,8 +182,8 @@ class Dense:
     def _top(self, vectors: Floats, k: int, allowed: Mask | None, config: DenseConfig) -> Hits:
         if allowed is not None and (count := int(np.count_nonzero(allowed))) <= max(_CHUNK // 8, _FEW * len(allowed)):
             chosen = np.flatnonzero(allowed)
-            found = _exact(self._vectors[chosen], vectors, min(k, count), self._euclidean)
-            return _widen(
+            found = exact(self._vectors[chosen], vectors, min(k, count), self._euclidean)
+            return widen(
                 Hits(np.where(found.rows >= 0, chosen[found.rows], -1) if count else found.rows, found.scores), k
             )
         parts = []
@@ -181,19 +191,19 @@ class Dense:
             parts.append(self._approximate(vectors, k, allowed, config))
         if self._built < self.state.rows:
             tail = self._vectors[self._built :]
-            found = _exact(tail, vectors, k, self._euclidean, None if allowed is None else allowed[self._built :])
+            found = exact(tail, vectors, k, self._euclidean, None if allowed is None else allowed[self._built :])
             parts.append(Hits(np.where(found.rows >= 0, found.rows + self._built, -1), found.scores))
-        return parts[0] if len(parts) == 1 else _merge(parts, k)
+        return parts[0] if len(parts) == 1 else merge(parts, k)
 
     def _approximate(self, vectors: Floats, k: int, allowed: Mask | None, config: DenseConfig) -> Hits:
-        faiss = _faiss()
+        faiss = import_faiss()
         mask = None if allowed is None else allowed[: self._built]
         try:
-            parameters = _parameters(faiss, faiss.downcast_index(self._ann), k, mask, config)
+            parameters = search_parameters(faiss, faiss.downcast_index(self._ann), k, mask, config)
             scores, rows = self._ann.search(vectors, k, params=parameters)
         except RuntimeError:  # this kind of FAISS index takes no selector: ask for more and drop what is not allowed
-            return _overfetch(self._ann, vectors, k, mask, self._euclidean)
-        return _ranked(rows, scores, self._euclidean)
+            return overfetch(self._ann, vectors, k, mask, self._euclidean)
+        return ranked(rows, scores, self._euclidean)
 
     @property
     def _euclidean(self) -> bool:
@@ -217,8 +227,8 @@ class Dense:
 
     @cached_property
     def _ann(self) -> Any:
-        faiss = _faiss()
-        return _to_gpu(faiss, self._read(faiss))
+        faiss = import_faiss()
+        return to_gpu(faiss, self._read(faiss))
 
     @property
     def _vector_file(self) -> str:
@@ -233,7 +243,7 @@ class Dense:
         try:
             index = faiss.read_index(str(path))
         except (RuntimeError, MemoryError) as problem:  # a damaged length may ask for any amount of memory
-            index, reason = None, _reason(problem)
+            index, reason = None, faiss_reason(problem)
         if index is None or index.ntotal != self._built:
             reason = reason if index is None else f"{index.ntotal} vectors, not {self._built}"
             raise CorruptIndexError(f"{path}: FAISS cannot read it: {reason}; `retriever verify` tells more")
@@ -245,7 +255,7 @@ class Dense:
             for first in range(built, self.state.rows, _CHUNK):
                 index.add(np.ascontiguousarray(self._vectors[first : first + _CHUNK]))
         except RuntimeError as problem:
-            raise self._unfit(_reason(problem)) from None
+            raise self._unfit(faiss_reason(problem)) from None
 
     def _unfit(self, reason: str) -> InputError:
         return InputError(
@@ -262,7 +272,7 @@ class Dense:
 
     def _train(self, faiss: Any) -> Any:
         """A trained, empty index; none while the rows are too few to train it (they are then searched exactly)."""
-        index = _new_index(faiss, self._vectors.shape[1], self.config.index, self._euclidean)
+        index = new_index(faiss, self._vectors.shape[1], self.config.index, self._euclidean)
         if index.is_trained:
             return index
         sample = self._vectors
@@ -274,7 +284,7 @@ class Dense:
         except RuntimeError as problem:
             if "should be at least as large" in str(problem):
                 return None
-            raise self._unfit(_reason(problem)) from None
+            raise self._unfit(faiss_reason(problem)) from None
         return index
 
     def _check(self, given: Any, count: int) -> Floats:
@@ -297,115 +307,9 @@ class Dense:
             file.write(np.ascontiguousarray(vectors).data)
             file.flush()
             os.fsync(file.fileno())
-        sync_folder(self._folder)
+        for made in (self._folder, self._folder.parent):
+            sync_folder(made)
         files = {**self.state.files, self._path(name): record(path, known)}
         encoder = {"dimension": vectors.shape[1], **encoder}
         self.state = moved(self.state, rows=self.state.rows + len(vectors), encoder=encoder, files=files)
         self.__dict__.pop("_vectors", None)
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        extra = "gpu" if shutil.which("nvidia-smi") else "cpu"
-        raise MissingDependencyError("a dense view", f"faiss-{extra}", extra) from None
-    return faiss
-
-
-def _new_index(faiss: Any, dimension: int, factory: str, euclidean: bool) -> Any:
-    metric = faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT
-    try:
-        index = faiss.index_factory(dimension, factory, metric)
-    except RuntimeError as problem:
-        raise InputError(f"FAISS makes no index {factory!r} for {dimension} dimensions: {_reason(problem)}") from None
-    if index.metric_type != metric:  # HNSW with PQ drops the metric without a word
-        kind = "squared distances" if euclidean else "inner products"
-        raise InputError(f"FAISS's {factory!r} does not search by {kind}; give another factory string")
-    return index
-
-
-def _reason(problem: Exception) -> str:
-    """FAISS's message without the place in its source."""
-    return re.sub(r"^Error in .*?\.(?:cpp|h):\d+: ", "", str(problem))
-
-
-def _to_gpu(faiss: Any, index: Any) -> Any:
-    """The index on the first GPU, where faiss-gpu and a device are there. Unproven: written without a GPU to try."""
-    if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
-        return index
-    try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, index)
-    except RuntimeError:  # a kind of index that has no GPU form
-        return index
-
-
-def _exact(base: Floats, vectors: Floats, k: int, euclidean: bool, allowed: Mask | None = None) -> Hits:
-    """Brute force in float32, by FAISS, over vectors as they lie in memory or in a mapped file."""
-    faiss = _faiss()
-    metric = faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT
-    if allowed is None:
-        scores, rows = faiss.knn(vectors, base, min(k, len(base)), metric=metric)
-        return _widen(_ranked(rows, scores, euclidean), k)
-    bits = np.packbits(allowed, bitorder="little")
-    selector = faiss.IDSelectorBitmap(bits)
-    scores, rows = np.empty((len(vectors), k), np.float32), np.empty((len(vectors), k), np.int64)
-    search = faiss.knn_L2sqr if euclidean else faiss.knn_inner_product
-    pointer, (count, dimension) = faiss.swig_ptr, base.shape
-    arguments = (dimension, len(vectors), count, k, pointer(scores), pointer(rows))
-    norms = (None,) if euclidean else ()
-    search(pointer(vectors), pointer(base), *arguments, *norms, selector)
-    return _ranked(rows, scores, euclidean)
-
-
-def _ranked(rows: Rows, scores: Floats, euclidean: bool) -> Hits:
-    """FAISS's answer with larger scores better and -inf where there is no row."""
-    scores = -scores if euclidean else scores
-    scores[rows < 0] = -np.inf
-    return Hits(rows, scores)
-
-
-def _widen(hits: Hits, k: int) -> Hits:
-    missing = k - hits.rows.shape[1]
-    if missing <= 0:
-        return hits
-    pad = ((0, 0), (0, missing))
-    return Hits(np.pad(hits.rows, pad, constant_values=-1), np.pad(hits.scores, pad, constant_values=-np.inf))
-
-
-def _merge(parts: Sequence[Hits], k: int) -> Hits:
-    rows, scores = (np.hstack(arrays) for arrays in zip(*parts, strict=True))
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
-    return Hits(np.take_along_axis(rows, order, 1), np.take_along_axis(scores, order, 1))
-
-
-def _overfetch(index: Any, vectors: Floats, k: int, allowed: Mask | None, euclidean: bool) -> Hits:
-    want = k
-    while True:
-        want = min(want * 2, index.ntotal)
-        scores, rows = index.search(vectors, want)
-        hits = _ranked(rows, scores, euclidean)
-        if allowed is not None:
-            drop = (rows < 0) | ~allowed[rows]
-            hits.rows[drop], hits.scores[drop] = -1, -np.inf
-        if want == index.ntotal or np.count_nonzero(hits.rows >= 0, axis=1).min() >= k:
-            return _merge([hits], k)
-
-
-def _parameters(faiss: Any, index: Any, k: int, allowed: Mask | None, config: DenseConfig) -> Any:
-    """FAISS search parameters for this kind of index, wrappers included."""
-    options = {} if allowed is None else {"sel": faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))}
-    if isinstance(index, faiss.IndexPreTransform):
-        inner = _parameters(faiss, faiss.downcast_index(index.index), k, allowed, config)
-        return faiss.SearchParametersPreTransform(index_params=inner)
-    if isinstance(index, faiss.IndexRefine):
-        inner = _parameters(faiss, faiss.downcast_index(index.base_index), k, allowed, config)
-        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=inner)
-    if isinstance(index, faiss.IndexIVF):
-        return faiss.SearchParametersIVF(nprobe=config.nprobe or index.nprobe, **options)
-    if isinstance(index, faiss.IndexHNSW):
-        effort = max(config.ef_search or index.hnsw.efSearch, k)  # with less, FAISS does not find k
-        if allowed is not None:  # what is not allowed takes places on the way
-            effort = effort * len(allowed) // max(1, int(np.count_nonzero(allowed)))
-        return faiss.SearchParametersHNSW(efSearch=effort, **options)
-    return faiss.SearchParameters(**options) if options else None

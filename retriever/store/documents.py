@@ -122,7 +122,7 @@ class Documents:
 
     def ids(self, rows: Rows) -> list[str]:
         """The id of each row, in order."""
-        if self._ids is None and len(rows) * 8 < len(self._deleted):
+        if self._ids is None and len(rows) * 32 < len(self._deleted):
             distinct = np.unique(rows)
             return _each(dict(self._select("id", distinct)), rows)
         if self._ids is None:  # a batch touches so much that reading all ids once is the cheaper way
