@@ -120,6 +120,8 @@ class Retriever:
     ) -> Run:
         """The k best documents of every query, as a run tagged with the pipeline."""
         asked = list(queries)
+        if len({query.id for query in asked}) < len(asked):
+            raise InputError("two queries have one id; a run holds one ranking a query")
 
         def rank(snapshot: Snapshot) -> Run:
             rankings: dict[str, dict[str, float]] = {}

@@ -172,6 +172,8 @@ def _convert(component: Component, key: str, value: Value, hint: Any) -> Any:
             return value
         if getattr(option, "__origin__", None) is tuple and isinstance(value, list):
             return tuple(_convert(component, key, item, get_args(option)[0]) for item in value)
+    if value is None and str in options:
+        return "none"  # the name of a choice, as in bm25(language=none), where it cannot mean "not given"
     expected = " or ".join("none" if o is NoneType else getattr(o, "__name__", str(o)) for o in options)
     raise component.error(f"{component.name}: {key} must be {expected}, not {_print(value)}")
 

@@ -11,6 +11,7 @@ SQLite's opening of a file. Commits are made small by RETRIEVER_TEST_COMMIT docu
 """
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -34,8 +35,10 @@ def steps(act: Callable[[int], None]) -> Callable[[], int]:
         nonlocal count, acting
         if not acting:
             count, acting = count + 1, True
-            act(count)
-            acting = False
+            try:
+                act(count)
+            finally:
+                acting = False
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if event in _STEPS or (event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)):
@@ -76,15 +79,7 @@ def set_commits() -> None:
 def load() -> None:
     """Import what the commands will need; nothing here starts a thread that a fork would lose."""
     import faiss
-    import numpy.ma
-    import numpy.random
     import tantivy  # noqa: F401
-
-    import retriever.cli.app
-    import retriever.corpus
-    import retriever.engine
-    import retriever.indexers.bm25
-    import retriever.indexers.dense
     import toy_encoders  # noqa: F401
 
     faiss.omp_set_num_threads(1)
@@ -99,8 +94,9 @@ def serve() -> None:
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Run one command in a fork: {"arguments", "environment", "kill_at", "copy"} gives {"code", "steps", "output"}.
+    """Run one command in a fork: {"arguments", "environment", ...} gives {"code", "steps", "output"}.
 
+    kill_at, interrupt_at, fail_at: the step that is not made any more, or fails as on a full disk.
     copy: [FOLDER, COPIES] copies the folder to COPIES/n before the n-th step.
     """
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as steps_made:
@@ -117,14 +113,15 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         }
 
 
-def _actor(kill_at: int | None, copy: list[str] | None) -> Callable[[int], None]:
-    def act(number: int) -> None:
-        if number == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if copy and Path(copy[0]).exists():
-            shutil.copytree(copy[0], f"{copy[1]}/{number}")
-
-    return act
+def _act(number: int, request: dict[str, Any]) -> None:
+    if number == request.get("kill_at"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == request.get("interrupt_at"):
+        raise KeyboardInterrupt
+    if number == request.get("fail_at"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if (copy := request.get("copy")) and Path(copy[0]).exists():
+        shutil.copytree(copy[0], f"{copy[1]}/{number}")
 
 
 def _child(request: dict[str, Any], output: int, steps_made: int) -> None:
@@ -133,7 +130,7 @@ def _child(request: dict[str, Any], output: int, steps_made: int) -> None:
         os.dup2(output, 1)
         os.dup2(output, 2)
         os.environ.update(request.get("environment", {}))
-        made = steps(_actor(request.get("kill_at"), request.get("copy")))
+        made = steps(lambda number: _act(number, request))
         code = run(request["arguments"])
         os.write(steps_made, str(made()).encode())
     except BaseException:

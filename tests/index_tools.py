@@ -97,9 +97,9 @@ class Server:
             env=environment(**env),
         )
 
-    def run(self, *arguments: Any, kill_at: int | None = None, copy: tuple[Path, Path] | None = None, **env: str):
-        request = {"arguments": list(map(str, arguments)), "kill_at": kill_at, "environment": env}
-        request["copy"] = copy and list(map(str, copy))
+    def run(self, *arguments: Any, env: Mapping[str, str] | None = None, **request: Any) -> dict[str, Any]:
+        """Run a command; `request` holds what `crash_driver` is to do to it."""
+        request |= {"arguments": list(map(str, arguments)), "environment": env or {}}
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return json.loads(self._process.stdout.readline())

@@ -1,4 +1,4 @@
-"""python reading_loop.py INDEX SECONDS: search again and again, and fail at the first answer that is of no generation.
+"""python reading_loop.py INDEX STOP: search until the file STOP is there; fail at the first answer of no generation.
 
 The writer adds, changes and deletes documents by families of four, each family in one commit: so every generation has
 four members of each of its families, all of one version.
@@ -6,8 +6,8 @@ four members of each of its families, all of one version.
 
 import itertools
 import sys
-import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from retriever import Query, Retriever
@@ -39,22 +39,28 @@ def check_filtered(index: Retriever) -> None:
     assert all(id.endswith(("-0", "-1")) for id in found), found
 
 
-def read(path: Path, seconds: float) -> tuple[int, set[int]]:
-    """Search with an index that stays as it was opened, one that is refreshed, and one opened anew each time."""
-    kept, refreshed = Retriever(path), Retriever(path)
-    end, searches, sizes = time.monotonic() + seconds, 0, set()
-    for number, pipeline in enumerate(itertools.cycle(PIPELINES)):
-        if time.monotonic() > end:
-            return searches, sizes
-        if number % 16 == 0:
+def read(path: Path, stop: Path, ready: Callable[[], object]) -> set[int]:
+    """Search with an index that stays as it was opened, one that is refreshed, and one opened anew each time.
+
+    The first round is over when `ready` is called, the last one begins when the writer is done. Returns the numbers of
+    documents seen.
+    """
+    refreshed, sizes = Retriever(path), set()
+    for number in itertools.count():
+        if number % 4 == 0:
             kept = Retriever(path)
-        refreshed.refresh()
-        for index in (kept, refreshed, Retriever(path)):
-            sizes.add(check(index, pipeline))
-            searches += 1
+        done = stop.exists()
+        for pipeline in PIPELINES:
+            refreshed.refresh()
+            sizes.update(check(index, pipeline) for index in (kept, refreshed, Retriever(path)))
         check_filtered(Retriever(path))
+        if number == 0:
+            ready()
+        if done:
+            return sizes
     raise AssertionError
 
 
 if __name__ == "__main__":
-    print(*read(Path(sys.argv[1]), float(sys.argv[2])))  # noqa: T201
+    found = read(Path(sys.argv[1]), Path(sys.argv[2]), lambda: print("ready", flush=True))  # noqa: T201
+    print(*sorted(found))  # noqa: T201

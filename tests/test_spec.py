@@ -212,6 +212,7 @@ class Config:
     exact: bool = False
     limit: int | None = None
     weights: tuple[float, ...] | None = None
+    language: str = "english"
     extra: str = field(default="x", init=False)
 
     def __post_init__(self) -> None:
@@ -232,15 +233,20 @@ def test_arguments_go_by_position_or_by_name():
     assert configured("f(m, exact=true, limit=3)") == Config("m", exact=True, limit=3)
     assert configured("f(m, limit=none, weights=[1, 0.5])") == Config("m", weights=(1.0, 0.5))
     assert configured("f('5')").model == "5"
+    assert configured("f(m, language=none)").language == "none"
+    assert str(component_of("f", configured("f(m, language=none)"))) == "f(m, language='none')"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("f", "f needs 'model', as in f(MODEL)"),
-        ("f(m, dept=5)", "f has no argument 'dept'; it takes: model, depth, scale, exact, limit, weights"),
+        ("f(m, dept=5)", "f has no argument 'dept'; it takes: model, depth, scale, exact, limit, weights, language"),
         ("f(m, model=n)", "f: 'model' is given twice"),
-        ("f(1, 2, 3, 4, 5, 6, 7)", "f takes at most 6 arguments: model, depth, scale, exact, limit, weights"),
+        (
+            "f(1, 2, 3, 4, 5, 6, 7, 8)",
+            "f takes at most 7 arguments: model, depth, scale, exact, limit, weights, language",
+        ),
         ("f(5)", "f: model must be str, not 5"),
         ("f(m, depth=1.5)", "f: depth must be int, not 1.5"),
         ("f(m, depth=true)", "f: depth must be int, not true"),
@@ -249,7 +255,7 @@ def test_arguments_go_by_position_or_by_name():
         ("f(m, limit='3')", "f: limit must be int or none, not '3'"),
         ("f(m, weights=[a])", "f: weights must be float, not a"),
         ("f(m, depth=0)", "f: depth must be at least 1"),
-        ("f(m, extra=y)", "f has no argument 'extra'; it takes: model, depth, scale, exact, limit, weights"),
+        ("f(m, extra=y)", "f has no argument 'extra'; it takes: model, depth, scale, exact, limit, weights, language"),
     ],
 )
 def test_a_wrong_argument_is_named(text, message):

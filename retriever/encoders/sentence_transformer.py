@@ -82,7 +82,7 @@ class SentenceTransformerEncoder:
 
     def identity(self) -> Mapping[str, Any]:
         """Model, weights, pooling, prompts and length, from the loaded model."""
-        modules = [f"{type(module).__name__}" for module in self.model]
+        modules = [[type(module).__name__, _config(module)] for module in list(self.model)[1:]]
         pooling = [module.get_config_dict() for module in self.model if type(module).__name__ == "Pooling"]
         return {
             "model": self.name,

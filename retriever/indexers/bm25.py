@@ -94,6 +94,8 @@ class Bm25:
         self._serial = int(state.data.get("serial", 0))
         self._index = self._open(self._folder(self._serial)) if self._serial else None
         self._searcher = self._index.searcher() if self._index else None
+        for name in state.files:  # tantivy takes a missing file of positions for an empty one
+            (folder.parent.parent / name).stat()
 
     def append(self, documents: Sequence[Document]) -> None:
         """Add the next rows in a folder of their own."""
@@ -117,7 +119,10 @@ class Bm25:
         """The part of `text` that holds most of the query's words; its beginning where it holds none."""
         if self._searcher is not None:
             words = self._query(query, replace(self.config, syntax=False))
-            generator = tantivy.SnippetGenerator.create(self._searcher, words, _SCHEMA, "contents")
+            try:
+                generator = tantivy.SnippetGenerator.create(self._searcher, words, _SCHEMA, "contents")
+            except BaseException as problem:
+                raise _damage(self._folder(self._serial), problem) from None
             generator.set_max_num_chars(width)
             document = tantivy.Document()
             document.add_text("contents", text)
@@ -272,7 +277,7 @@ def _open_read_only(folder: Path) -> tantivy.Index:
     """Tantivy makes a lock file even to read; on read-only media it gets a folder of links to lock in."""
     import tempfile
 
-    with tempfile.TemporaryDirectory() as links:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as links:  # tantivy may be locking there again
         for path in folder.iterdir():
             (Path(links) / path.name).symlink_to(path.resolve())
         index = tantivy.Index.open(links)

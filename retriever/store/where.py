@@ -27,8 +27,8 @@ _TOKEN = re.compile(
 _COMPARE = {"=": "=", "==": "=", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _KEYWORDS = {"and", "or", "not", "in", "like", "true", "false"}
 _COLUMNS = {"id", "title", "text"}
-_CONDITIONS, _NESTING = 500, 100
-"""Limits of one filter, below those of SQLite (1000 levels of one expression)."""
+_CONDITIONS, _NESTING = 500, 15
+"""Limits of one filter, below those of SQLite (1000 levels in a tree, 100 entries on its parser's stack)."""
 
 Sql = tuple[str, list[Any]]
 
@@ -82,21 +82,19 @@ class _Parser:
         )
 
     def any_of(self) -> Sql:
-        sql, values = self.all_of()
+        parts = [self.all_of()]
         while self.accept("or"):
-            other, more = self.all_of()
-            sql, values = f"({sql} OR {other})", values + more
-        return sql, values
+            parts.append(self.all_of())
+        return " OR ".join(sql for sql, _ in parts), [value for _, values in parts for value in values]
 
     def all_of(self) -> Sql:
-        sql, values = self.factor()
+        parts = [self.factor()]
         while self.accept("and"):
-            other, more = self.factor()
-            sql, values = f"({sql} AND {other})", values + more
-        return sql, values
+            parts.append(self.factor())
+        return " AND ".join(sql for sql, _ in parts), [value for _, values in parts for value in values]
 
     def factor(self) -> Sql:
-        if self.depth >= _NESTING:
+        if self.depth >= _NESTING and self.kind in ("word", "sign") and self.word in ("not", "("):
             raise self.fail(f"at most {_NESTING} levels of 'not' and '('")
         if self.accept("not"):
             self.depth += 1
@@ -105,11 +103,11 @@ class _Parser:
             return f"(NOT {sql})", values
         if self.accept("("):
             self.depth += 1
-            inner = self.any_of()
+            sql, values = self.any_of()
             self.depth -= 1
             if not self.accept(")"):
                 raise self.fail("')'")
-            return inner
+            return f"({sql})", values
         self.conditions += 1
         if self.conditions > _CONDITIONS:
             raise self.fail(f"at most {_CONDITIONS} conditions (FIELD in [...] is one, however long)")

@@ -1,0 +1,188 @@
+"""Pipelines over a real index: what each stage passes on, and what is said of one that cannot work."""
+
+from pathlib import Path
+
+import pytest
+
+from retriever import InputError, Query, Retriever, Run
+from retriever.errors import SpecError
+from retriever.spec import parse_pipeline
+from retriever.types import Document
+
+VIEWS = ["bm25", "dense(toy_encoders:TopicEncoder)", "plain = bm25(language=none)"]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> Retriever:
+    made = Retriever.create(tmp_path_factory.mktemp("pipeline") / "index", views=VIEWS)
+    made.add(Document(f"d{i:03d}", f"wing{i % 7} flows number {i}" + " heat" * (i % 3)) for i in range(300))
+    return made
+
+
+def ids(index: Retriever, query: str, pipeline: str | None = None, k: int = 10) -> list[str]:
+    return [hit.id for hit in index.search(query, k=k, pipeline=pipeline)]
+
+
+def rrf(*rankings: list[str], c: int = 60) -> list[str]:
+    scores: dict[str, float] = {}
+    for ranking in rankings:
+        for rank, id in enumerate(ranking, 1):
+            scores[id] = scores.get(id, 0.0) + 1 / (c + rank)
+    return sorted(sorted(scores, reverse=True), key=lambda id: -round(scores[id], 9))
+
+
+def test_the_default_fuses_all_views_and_is_named_in_the_run(index):
+    run = index.run([Query("q", "wing3 flow")])
+    assert run.tag == "bm25+dense+plain>>rrf"
+    assert ids(index, "wing3 flow") == ids(index, "wing3 flow", "bm25 + dense + plain >> rrf")
+
+
+def test_one_view_is_searched_as_it_is(index, tmp_path):
+    single = Retriever.create(tmp_path / "single", views=["plain = bm25(language=none)"])
+    single.add([Document("a", "wing")])
+    assert single.run([Query("q", "wing")]).tag == "plain"
+    assert ids(index, "flow", "plain") == []  # no stemming: only `flows` is there
+    assert ids(index, "flow", "bm25") != []
+
+
+def test_views_feed_rrf_a_hundred_each_or_k_if_that_is_more(index):
+    for k in 10, 150:
+        depth = max(k, 100)
+        parts = [ids(index, "wing3 heat", view, k=depth) for view in ("bm25", "dense")]
+        assert ids(index, "wing3 heat", "bm25 + dense >> rrf", k=k) == rrf(*parts)[:k]
+    parts = [ids(index, "wing3 heat", "bm25", k=5), ids(index, "wing3 heat", "dense", k=7)]
+    assert ids(index, "wing3 heat", "bm25(k=5) + dense(k=7) >> rrf(c=1)", k=100) == rrf(*parts, c=1)
+
+
+def test_a_group_is_fused_before_it_is_joined(index):
+    inner = ids(index, "wing3 heat", "bm25 + dense >> rrf", k=100)
+    assert (
+        ids(index, "wing3 heat", "(bm25 + dense >> rrf) + plain >> rrf")
+        == (rrf(inner, ids(index, "wing3 heat", "plain", k=100))[:10])
+    )
+
+
+@pytest.mark.parametrize("norm", ["minmax", "zscore", "none"])
+def test_a_weight_of_one_gives_back_that_view_alone(index, norm):
+    for weights, view in ("1, 0", "bm25"), ("0, 1", "dense"):
+        pipeline = f"bm25 + dense >> wsum(weights=[{weights}], norm={norm})"
+        assert index.search("wing3 heat", pipeline=pipeline) == index.search("wing3 heat", pipeline=view)
+
+
+def test_a_weighted_sum_where_one_view_finds_nothing(index):
+    for norm in "minmax", "zscore", "none":
+        pipeline = f"bm25 + dense >> wsum(norm={norm})"
+        assert ids(index, "unheard of", pipeline) == ids(index, "unheard of", "dense")
+        run = index.run([Query("a", "unheard of"), Query("b", "wing3")], k=5, pipeline=pipeline)
+        assert list(run["b"]) == ids(index, "wing3", pipeline, k=5)
+
+
+def test_ties_between_fused_documents_go_to_the_larger_id(tmp_path):
+    index = Retriever.create(tmp_path / "index", views=["bm25", "dense(toy_encoders:HashEncoder)"])
+    index.add(Document(id, "wing") for id in ["b", "c", "a"])
+    for pipeline in "bm25", "dense", "bm25 + dense >> rrf", "bm25 + dense >> wsum":
+        assert ids(index, "wing", pipeline) == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        None,
+        "bm25",
+        "bm25(k=20, title_boost=0.5)",
+        "  bm25 + dense(k=20)>>rrf(c = 10)",
+        "(bm25 + dense >> rrf) + plain >> wsum(weights=[0.25, 1e-3], norm=zscore)",
+    ],
+)
+def test_the_tag_of_a_run_is_its_pipeline(index, tmp_path, pipeline):
+    run = index.run([Query("q", "wing3 flow")], k=5, pipeline=pipeline)
+    run.write(tmp_path / "run.trec")
+    again = Run.read(tmp_path / "run.trec")
+    assert again == run
+    assert parse_pipeline(again.tag) == parse_pipeline(pipeline or "bm25 + dense + plain >> rrf")
+    assert index.run([Query("q", "wing3 flow")], k=5, pipeline=again.tag) == run
+
+
+def test_a_search_and_a_run_of_many_give_the_same(index):
+    queries = [Query(str(i), f"wing{i % 7} number {i} heat") for i in range(40)] + [Query("none", "???")]
+    for pipeline in "bm25", "dense", "bm25 + dense >> rrf", "bm25 + dense >> wsum":
+        run = index.run(queries, k=5, pipeline=pipeline)
+        for query in queries:
+            hits = index.search(query.text, k=5, pipeline=pipeline)
+            assert list(run.get(query.id, {})) == [hit.id for hit in hits]
+            assert list(run.get(query.id, {}).values()) == pytest.approx([hit.score for hit in hits], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "column", "message"),
+    [
+        ("bm52", 0, "this index has no view 'bm52'; did you mean 'bm25'? known: bm25, dense, plain"),
+        ("bm25 + sparse >> rrf", 7, "this index has no view 'sparse'; known: bm25, dense, plain"),
+        ("bm25 + dense", 0, "lists side by side need a stage that joins them: ... >> rrf"),
+        ("bm25 + dense >> rff", 16, "'rff' does not join lists; did you mean 'rrf'? known: rrf, wsum"),
+        ("bm25 + dense >> (rrf + rrf)", 17, "expected one stage here, not a group"),
+        ("bm25 >> rrf", 8, "'rrf' cannot follow '>>' here; rerankers can: cross-encoder"),
+        ("bm25 >> dense", 8, "'dense' cannot follow '>>' here; rerankers can: cross-encoder"),
+        (
+            "bm25 >> cross-encode(m)",
+            8,
+            "no stage is called 'cross-encode'; did you mean 'cross-encoder'? known: cross-encoder",
+        ),
+        ("bm25 >> cross-encoder", 8, "cross-encoder needs 'model', as in cross-encoder(MODEL)"),
+        ("rrf", 0, "rrf needs results to work on: put a view before it, as in bm25 >> rrf"),
+        (
+            "cross-encoder(m)",
+            0,
+            "cross-encoder needs results to work on: put a view before it, as in bm25 >> cross-encoder",
+        ),
+        ("bm25 + dense >> rrf(c=-1)", 16, "rrf: c must not be negative"),
+        ("bm25 + dense >> rrf(k=5)", 16, "rrf has no argument 'k'; it takes: c"),
+        ("bm25 + dense >> wsum([1])", 16, "wsum: 1 weights for 2 lists"),
+        ("bm25 + dense >> wsum(norm=l2)", 16, "wsum: norm is one of minmax, zscore, none, not 'l2'"),
+        ("dense(k=0)", 0, "dense: k must be a whole number from 1"),
+        ("dense(k=true)", 0, "dense: k must be a whole number from 1"),
+        ("dense(10)", 0, "dense is a view here: name its options, as in dense(k=100)"),
+        ("bm25 + dense(index=Flat) >> rrf", 7, "dense: a search cannot set 'index'; it can set: k, nprobe, ef_search"),
+        ("bm25(language=german)", 0, "bm25: a search cannot set 'language'; it can set: k, title_boost, syntax"),
+        ("dense(nprobe=many)", 0, "dense: nprobe must be int or none, not many"),
+        ("bm25 >> no.such:Stage", 8, "cannot import 'no.such:Stage': No module named 'no'"),
+        (
+            "bm25 >> toy_encoders:Nothing",
+            8,
+            "cannot import 'toy_encoders:Nothing': module 'toy_encoders' has no attribute 'Nothing'",
+        ),
+        ("bm25 >>", 7, "expected a component's name, found the end"),
+    ],
+)
+def test_what_cannot_work_is_shown_with_a_caret(index, pipeline, column, message):
+    with pytest.raises(SpecError) as caught:
+        index.search("wing", pipeline=pipeline)
+    assert str(caught.value) == f"{message}\n  {pipeline}\n  {' ' * column}^"
+
+
+def test_a_query_without_a_word_or_a_k_below_one_is_refused(index):
+    with pytest.raises(InputError, match="the query is empty; give at least one word"):
+        index.search("  ")
+    with pytest.raises(InputError, match="k must be at least 1, not 0"):
+        index.search("wing", k=0)
+
+
+def test_a_stage_from_outside(index, tmp_path, monkeypatch):
+    Path(tmp_path / "my_stages.py").write_text(
+        "from dataclasses import dataclass\n"
+        "import numpy as np\n"
+        "@dataclass(frozen=True)\n"
+        "class Config:\n"
+        "    depth: int = 3\n"
+        "class Longest:\n"
+        "    Config = Config\n"
+        "    def __init__(self, config):\n"
+        "        self.config = config\n"
+        "    def score(self, pairs):\n"
+        "        return np.array([len(text) for _, text in pairs], dtype=np.float32)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    before = index.search("wing3", k=10, pipeline="bm25")
+    after = index.search("wing3", k=10, pipeline="bm25 >> my_stages:Longest(depth=6)")
+    assert [len(hit.text) for hit in after[:6]] == sorted((len(hit.text) for hit in before[:6]), reverse=True)
+    assert [hit.id for hit in after[6:]] == [hit.id for hit in before[6:]]

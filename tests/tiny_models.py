@@ -1,0 +1,76 @@
+"""Small transformers with random weights, made on the spot: everything about them is real except what they know."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+WORDS = [
+    *("the", "a", "of", "in", "over", "under", "is", "not", "query", "document", "passage", ":"),
+    *("wing", "lift", "drag", "flow", "heat", "shock", "plate", "body"),
+]
+LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz0123456789")]
+
+
+def tokenizer(max_length: int) -> Any:
+    """A WordPiece tokenizer: whole words from WORDS, all others letter by letter."""
+    from transformers import BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *LETTERS]
+    return BertTokenizerFast(
+        vocab={word: i for i, word in enumerate(dict.fromkeys(words))},
+        model_max_length=max_length,
+    )
+
+
+def config(**more: Any) -> Any:
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=128,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        **more,
+    )
+
+
+def cross_encoder(folder: Path, labels: int = 1) -> Path:
+    import torch
+    from transformers import BertForSequenceClassification
+
+    torch.manual_seed(7)
+    settings = config(num_labels=labels, initializer_range=0.5)
+    BertForSequenceClassification(settings).save_pretrained(folder)
+    tokenizer(64).save_pretrained(folder)
+    return folder
+
+
+def bi_encoder(
+    folder: Path,
+    pooling: str = "mean",
+    prompts: Mapping[str, str] | None = None,
+    include_prompt: bool = True,
+    normalize: bool = True,
+    similarity: str = "cosine",
+    max_length: int = 32,
+) -> Path:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from transformers import BertModel
+
+    torch.manual_seed(7)
+    BertModel(config(initializer_range=0.5)).save_pretrained(folder / "base")
+    tokenizer(max_length).save_pretrained(folder / "base")
+    transformer = Transformer(str(folder / "base"), max_seq_length=max_length)
+    modules: Sequence[Any] = [transformer, Pooling(32, pooling, include_prompt=include_prompt)]
+    model = SentenceTransformer(
+        modules=[*modules, Normalize()] if normalize else modules,
+        prompts=dict(prompts or {}),
+        similarity_fn_name=similarity,
+        device="cpu",
+    )
+    model.save(str(folder / "model"), create_model_card=False)
+    return folder / "model"
