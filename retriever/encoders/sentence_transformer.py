@@ -7,6 +7,7 @@ transformer (pooling, projections, normalisation) is the model's own, in float32
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -150,6 +151,13 @@ class SentenceTransformerEncoder:
             for module in list(self.model)[1:]:
                 features = module(features)
         return features["sentence_embedding"].float().cpu().numpy()
+
+
+def _config(module: Any) -> dict[str, Any]:
+    """A module's own settings, as JSON values."""
+    settings = module.get_config_dict() if hasattr(module, "get_config_dict") else {}
+    plain: dict[str, Any] = json.loads(json.dumps(settings, default=str))
+    return plain
 
 
 class _Tokens:
