@@ -32,7 +32,8 @@ class Retriever:
     """An index directory.
 
     Reading never waits for a writer: this object sees the generation that was current when it was opened or last
-    refreshed. A change made through this object is seen by it at once.
+    refreshed. Where a writer has removed a file of it that no search had opened yet, the search is done on the newest
+    generation instead. A change made through this object is seen by it at once.
     """
 
     def __init__(self, path: str | Path) -> None:
