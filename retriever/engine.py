@@ -161,16 +161,7 @@ class Retriever:
 
     def verify(self) -> list[str]:
         """Read every file against its checksum; returns what is wrong, nothing when all is well."""
-        while True:
-            manifest = manifests.load(self.path)
-            problems = []
-            for name, known in manifest.all_files().items():
-                try:
-                    check(self.path / name, known)
-                except CorruptIndexError as problem:
-                    problems.append(str(problem))
-            if manifests.load(self.path).generation == manifest.generation:
-                return problems
+        return verify_index(self.path)
 
     def documents(self, ids: Iterable[str]) -> dict[str, Document]:
         """Stored documents by id; ids that are not in the index are left out."""
@@ -216,6 +207,23 @@ class Retriever:
         """Whether the newest generation, which is open then, is another than this one."""
         self.refresh()
         return self._snapshot.manifest.generation != snapshot.manifest.generation
+
+
+def verify_index(folder: Path) -> list[str]:
+    """Read every file of an index against its checksum, also where damage keeps it from being opened.
+
+    Raises: CorruptIndexError where the manifest itself is damaged.
+    """
+    while True:
+        manifest = manifests.load(folder)
+        problems = []
+        for name, known in manifest.all_files().items():
+            try:
+                check(folder / name, known)
+            except CorruptIndexError as problem:
+                problems.append(str(problem))
+        if manifests.load(folder).generation == manifest.generation:
+            return problems
 
 
 def _search(snapshot: Snapshot, queries: Sequence[str], k: int, where: str | None, pipeline: str | None) -> Hits:
