@@ -145,6 +145,7 @@ def _child(request: dict[str, Any], output: int, steps_made: int) -> None:
 
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).parent))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is born ignoring Ctrl-C
     if arguments := sys.argv[1:]:
         load()
         print("started", flush=True)  # noqa: T201
