@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import random
-import resource
+import re
 import sys
 import tempfile
 import time
@@ -27,6 +27,12 @@ def write_corpus(path: Path, count: int) -> None:
                 file.write(json.dumps({"_id": f"d{start + i}", "text": text}) + "\n")
 
 
+def peak_memory() -> int:
+    """Kilobytes; not getrusage's figure, which a child process inherits from the parent that started it."""
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"VmHWM:\s*(\d+)", status)[1])  # type: ignore[index]
+
+
 def main() -> None:
     """Make the corpus, index it, print what it took."""
     from retriever import Retriever, read_corpus
@@ -40,7 +46,7 @@ def main() -> None:
         index = Retriever.create(Path(folder) / "index", views=views)
         index.add(read_corpus(corpus))
         seconds = time.perf_counter() - started
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        peak = peak_memory() / 1024
         size = index.info()["bytes"]
         rate = f"{count / seconds:,.0f} documents/s"
         print(f"{count:,} documents: {rate}, peak {peak:,.0f} MB resident, index {size / 1e6:,.0f} MB")

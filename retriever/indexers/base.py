@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from retriever.store.manifest import ViewState
-from retriever.types import Document, Floats, Hits, Mask, Rows
+from retriever.types import Document, Hits, Mask, Rows
 
 
 class Indexer(Protocol):
@@ -57,7 +57,7 @@ def searchable(config_field: Field[Any]) -> bool:
     return bool(config_field.metadata.get("search"))
 
 
-def stack(results: Sequence[tuple[Rows, Floats]]) -> Hits:
+def stack(results: Sequence[tuple[Sequence[int], Sequence[float]]]) -> Hits:
     """Rows and scores of single queries, padded to one rectangle."""
     width = max((len(rows) for rows, _ in results), default=0)
     rows = np.full((len(results), width), -1, dtype=np.int64)

@@ -11,11 +11,13 @@ of the last one, and readers of the last one are not disturbed.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from retriever.indexers.base import moved, search_time, stack
 from retriever.spec import suggest
 from retriever.store.files import FileRecord, record, sync_folder
 from retriever.store.manifest import ViewState
-from retriever.types import Document, Floats, Hits, Mask, Rows
+from retriever.types import Document, Hits, Mask, Rows
 
 STEMMED = (
     "arabic danish dutch english finnish french german greek hungarian italian norwegian portuguese romanian russian "
@@ -111,7 +113,7 @@ class Bm25:
     def search(self, queries: Sequence[str], k: int, allowed: Mask | None, config: Bm25Config) -> Hits:
         """BM25 of each query, one at a time, pruned by tantivy's block-max WAND."""
         if self._searcher is None or self._searcher.num_docs == 0:
-            return stack([(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(queries))
+            return stack([([], [])] * len(queries))
         few = self._few(allowed)
         return stack([self._best(self._query(text, config), k, allowed, few) for text in queries])
 
@@ -175,29 +177,35 @@ class Bm25:
 
     def _best(
         self, query: tantivy.Query, k: int, allowed: Mask | None, few: tantivy.Query | None
-    ) -> tuple[Rows, Floats]:
+    ) -> tuple[list[int], list[float]]:
         """The k best allowed rows and all that tie with the last of them."""
-        assert self._searcher is not None
         if few is not None:
             query = tantivy.Query.boolean_query([(Occur.Must, query), (Occur.Must, few)])
         limit = k + 1
         while True:
-            try:
-                hits = self._searcher.search(query, min(limit, self.state.rows), count=False).hits
-                rows = np.array(self._searcher.fast_field_values("row", [at for _, at in hits]), dtype=np.int64)
-            except BaseException as problem:
-                raise _damage(self._folder(self._serial), problem) from None
-            if len(rows) and rows.max() >= self.state.rows:
-                raise _damage(self._folder(self._serial), ValueError("it names rows that do not exist"))
-            scores = np.array([score for score, _ in hits], dtype=np.float32)
-            last = scores[-1] if len(hits) >= min(limit, self.state.rows) and limit < self.state.rows else -np.inf
+            rows, scores = self._ask(query, min(limit, self.state.rows))
+            last = scores[-1] if len(rows) == limit < self.state.rows else -math.inf
             if allowed is not None:
-                keep = allowed[rows]
-                rows, scores = rows[keep], scores[keep]
-            if last == -np.inf or (len(rows) >= k and scores[k - 1] > last):
-                cut = len(rows) if len(rows) <= k else int(np.count_nonzero(scores >= scores[k - 1]))
+                kept = allowed[np.array(rows, dtype=np.int64)].tolist()
+                rows, scores = list(compress(rows, kept)), list(compress(scores, kept))
+            if last == -math.inf or (len(rows) >= k and scores[k - 1] > last):
+                cut = min(k, len(rows))
+                while cut < len(rows) and scores[cut] == scores[k - 1]:
+                    cut += 1
                 return rows[:cut], scores[:cut]
             limit *= 4
+
+    def _ask(self, query: tantivy.Query, limit: int) -> tuple[list[int], list[float]]:
+        """Tantivy's own answer, as plain lists: for ten results an array costs more than the search."""
+        assert self._searcher is not None
+        try:
+            hits = self._searcher.search(query, limit, count=False).hits
+            rows: list[int] = self._searcher.fast_field_values("row", [at for _, at in hits])  # type: ignore[assignment]
+        except BaseException as problem:
+            raise _damage(self._folder(self._serial), problem) from None
+        if max(rows, default=0) >= self.state.rows:
+            raise _damage(self._folder(self._serial), ValueError("it names rows that do not exist"))
+        return rows, [score for score, _ in hits]
 
     def _write(self, documents: Iterable[Document], base: Path | None, first_row: int) -> None:
         serial = self._serial + 1
