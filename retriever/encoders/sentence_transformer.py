@@ -18,7 +18,7 @@ import numpy as np
 
 from retriever.encoders.base import Encoded
 from retriever.encoders.models import find_model, weights_digest
-from retriever.encoders.runtime import Runtime, has_bfloat16, openvino_runtime, torch_runtime
+from retriever.encoders.runtime import Features, Runtime, has_bfloat16, openvino_runtime, torch_runtime
 from retriever.errors import InputError
 from retriever.types import Floats
 
@@ -130,27 +130,29 @@ class SentenceTransformerEncoder:
         return Encoded(vectors, truncated)
 
     def _transformed(self, texts: Sequence[str], prompt: str, progress: Callable[[float], None]) -> tuple[Floats, int]:
+        import torch
+
         tokens = _tokenize(self.model, [prompt + text for text in texts])
         lengths = [len(ids) for ids in tokens.ids]
         runtime = self.runtime(sum(lengths))
+        places = list(_batches(lengths, runtime.token_budget))
+        batches = (self._features([tokens.ids[i] for i in place], prompt) for place in places)
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
-        for batch in _batches(lengths, runtime.token_budget):
-            vectors[batch] = self._forward(runtime, [tokens.ids[i] for i in batch], prompt)
-            progress(len(batch))
+        with torch.inference_mode():
+            for place, features in zip(places, runtime.run(batches), strict=True):
+                pooled = features
+                for module in list(self.model)[1:]:
+                    pooled = module(pooled)
+                vectors[place] = pooled["sentence_embedding"].float().cpu().numpy()
+                progress(len(place))
         return vectors, tokens.truncated
 
-    def _forward(self, runtime: Runtime, ids: Sequence[Sequence[int]], prompt: str) -> Any:
+    def _features(self, ids: Sequence[Sequence[int]], prompt: str) -> Features:
         import torch
 
-        features: dict[str, Any] = _pad(ids, self.model.tokenizer)
-        features = {name: torch.from_numpy(array).to(self.model.device) for name, array in features.items()}
-        with torch.inference_mode():
-            features["token_embeddings"] = runtime.run(features["input_ids"], features["attention_mask"])
-            if prompt:
-                features["prompt_length"] = self._prompt_length(prompt)
-            for module in list(self.model)[1:]:
-                features = module(features)
-        return features["sentence_embedding"].float().cpu().numpy()
+        padded = _pad(ids, self.model.tokenizer)
+        features: Features = {name: torch.from_numpy(array).to(self.model.device) for name, array in padded.items()}
+        return {**features, "prompt_length": self._prompt_length(prompt)} if prompt else features
 
 
 def _config(module: Any) -> dict[str, Any]:
