@@ -14,6 +14,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +41,12 @@ def alternate(contenders: dict[str, Timed], rounds: int = ROUNDS) -> dict[str, f
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def table(title: str, unit: str, count: int, seconds: dict[str, float], notes: dict[str, str] | None = None) -> str:
+def table(title: str, unit: str, items: int, seconds: dict[str, float], notes: dict[str, str] | None = None) -> str:
     """One comparison as Markdown: items a second and the ratio to the first row."""
     first = next(iter(seconds.values()))
     lines = [f"### {title}", "", f"| | {unit}/s | ratio | |", "| --- | ---: | ---: | --- |"]
     for name, value in seconds.items():
-        lines.append(f"| {name} | {count / value:,.1f} | {first / value:.2f} | {(notes or {}).get(name, '')} |")
+        lines.append(f"| {name} | {items / value:,.1f} | {first / value:.2f} | {(notes or {}).get(name, '')} |")
     text = "\n".join(lines) + "\n"
     print(text, flush=True)
     return text
@@ -113,62 +115,45 @@ def index_with(documents: Sequence[Document], encoder: Any) -> None:
 
 def lexical(documents: Sequence[Document], queries: Sequence[Query]) -> list[str]:
     """Raw tantivy and bm25s against the bm25 view: build, then search."""
-    import bm25s
-    import Stemmer
-
-    stemmer = Stemmer.Stemmer("english")
-    texts = [document.contents for document in documents]
-
-    def build_bm25s() -> Any:
-        model = bm25s.BM25(k1=1.2, b=0.75)
-        model.index(bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False)
-        return model
-
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder)
-        counter = iter(range(1000))
-        build = alternate(
-            {
-                "raw tantivy": lambda: RawTantivy(place / f"raw{next(counter)}", documents),
-                "bm25s": build_bm25s,
-                "bm25 view": lambda: built(place / f"ours{next(counter)}", ["bm25"], documents),
-            }
-        )
-        pages = [
-            table(
-                f"BM25: build, {len(texts):,} documents (ours: stored, committed, fsynced)",
-                "documents",
-                len(texts),
-                build,
-            )
-        ]
-        raw, index, model = (
-            RawTantivy(place / "raw", documents),
-            built(place / "ours", ["bm25"], documents),
-            build_bm25s(),
-        )
-        ids = [document.id for document in documents]
-
-        def search_bm25s(k: int) -> Any:
-            tokens = bm25s.tokenize([q.text for q in queries], stopwords="en", stemmer=stemmer, show_progress=False)
-            rows, scores = model.retrieve(tokens, k=k, show_progress=False)
-            return [
-                [(ids[row], score) for row, score in zip(*pair, strict=True)]
-                for pair in zip(rows.tolist(), scores.tolist(), strict=True)
-            ]
-
+        new = (Path(folder) / str(number) for number in count())
+        build: dict[str, Callable[[], Any]] = {
+            "raw tantivy": lambda: RawTantivy(next(new), documents),
+            "bm25s": lambda: RawBm25s(documents),
+            "bm25 view": lambda: built(next(new), ["bm25"], documents),
+        }
+        title = f"BM25: build, {len(documents):,} documents (ours: stored, committed, fsynced)"
+        pages = [table(title, "documents", len(documents), alternate(build))]
+        raw, peer, index = (make() for make in build.values())
         for k in (10, 1000):
-            seconds = alternate(
-                {
-                    "raw tantivy, ids from its store": lambda k=k: raw.search(queries, k),  # type: ignore[misc]
-                    "bm25s": lambda k=k: search_bm25s(k),  # type: ignore[misc]
-                    "bm25 view, `run`": lambda k=k: index.run(queries, k),  # type: ignore[misc]
-                }
-            )
-            pages.append(
-                table(f"BM25: {len(queries)} queries, k = {k}, ids and scores", "queries", len(queries), seconds)
-            )
+            search: dict[str, Timed] = {
+                "raw tantivy, ids from its store": lambda k=k: raw.search(queries, k),  # type: ignore[misc]
+                "bm25s": lambda k=k: peer.search(queries, k),  # type: ignore[misc]
+                "bm25 view, `run`": lambda k=k: index.run(queries, k),  # type: ignore[misc]
+            }
+            title = f"BM25: {len(queries)} queries, k = {k}, ids and scores"
+            pages.append(table(title, "queries", len(queries), alternate(search)))
     return pages
+
+
+class RawBm25s:
+    """What a bm25s user writes: English stop words, Snowball stemmer, our k1 and b."""
+
+    def __init__(self, documents: Sequence[Document]) -> None:
+        import bm25s
+        import Stemmer
+
+        self.ids = [document.id for document in documents]
+        self.tokenize = partial(bm25s.tokenize, stopwords="en", stemmer=Stemmer.Stemmer("english"), show_progress=False)
+        self.model = bm25s.BM25(k1=1.2, b=0.75)
+        self.model.index(self.tokenize([document.contents for document in documents]), show_progress=False)
+
+    def search(self, queries: Sequence[Query], k: int) -> dict[str, dict[str, float]]:
+        """Ids and scores of each query."""
+        tokens = self.tokenize([query.text for query in queries])
+        rows, scores = self.model.retrieve(tokens, k=k, show_progress=False)
+        lists = zip(queries, rows.tolist(), scores.tolist(), strict=True)
+        return {q.id: dict(zip((self.ids[row] for row in found), values, strict=True)) for q, found, values in lists}
 
 
 class RawTantivy:
@@ -216,12 +201,12 @@ def built(folder: Path, views: Sequence[str], documents: Sequence[Document]) -> 
     return index
 
 
-def dense(count: int, queries: int) -> list[str]:
+def dense(size: int, queries: int) -> list[str]:
     """Raw FAISS against the dense view, on vectors of 384 dimensions that cost nothing to encode."""
     import faiss
     from random_encoder import RandomEncoder
 
-    documents = [Document(f"d{i}", f"text {i}") for i in range(count)]
+    documents = [Document(f"d{i}", f"text {i}") for i in range(size)]
     asked = [Query(f"q{i}", f"query {i}") for i in range(queries)]
     encoder = RandomEncoder()
     vectors = encoder.encode_queries([document.text for document in documents]).vectors
@@ -248,7 +233,7 @@ def dense(count: int, queries: int) -> list[str]:
                     "dense view, `run`": lambda k=k: index.run(asked, k),
                 }  # type: ignore[misc]
             )
-            title = f"Dense: Flat, {count:,} vectors of 384 dimensions, {queries} queries, k = {k}"
+            title = f"Dense: Flat, {size:,} vectors of 384 dimensions, {queries} queries, k = {k}"
             pages.append(table(title, "queries", queries, seconds))
     return pages
 

@@ -200,20 +200,35 @@ def _number(word: str) -> int | float | None:
     return None
 
 
+def tokenize(text: str, pattern: re.Pattern[str]) -> list[tuple[str, str, int]]:
+    """The kind (the pattern's group), the characters and the position of each token.
+
+    Raises: SpecError at the first character that begins none.
+    """
+    tokens: list[tuple[str, str, int]] = []
+    position = 0
+    while text[position:].strip():
+        match = pattern.match(text, position)
+        if match is None or match.lastgroup is None:
+            start = position + len(text[position:]) - len(text[position:].lstrip())
+            raise SpecError("not understood from here", text, start)
+        tokens.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
+        position = match.end()
+    return tokens
+
+
+def expectation(expected: str, kind: str, word: str, text: str, position: int) -> SpecError:
+    """What a parser wanted at a place, and what stands there."""
+    found = "the end" if kind == "end" else repr(word)
+    return SpecError(f"expected {expected}, found {found}", text, position)
+
+
 class _Parser:
     """Recursive descent over the tokens of one text."""
 
     def __init__(self, text: str) -> None:
         self.text, self.next, self.depth = text, 0, 0
-        self.tokens: list[tuple[str, str, int]] = []
-        position = 0
-        while text[position:].strip():
-            match = _TOKEN.match(text, position)
-            if match is None or match.lastgroup is None:
-                start = position + len(text[position:]) - len(text[position:].lstrip())
-                raise SpecError("not understood from here", text, start)
-            self.tokens.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
-            position = match.end()
+        self.tokens = tokenize(text, _TOKEN)
 
     def peek(self, ahead: int = 0) -> tuple[str, str, int]:
         index = self.next + ahead
@@ -225,9 +240,7 @@ class _Parser:
 
     def fail(self, expected: str) -> SpecError:
         kind, word, position = self.peek()
-        return SpecError(
-            f"expected {expected}, found {'the end' if kind == 'end' else repr(word)}", self.text, position
-        )
+        return expectation(expected, kind, word, self.text, position)
 
     def take(self, sign: str) -> None:
         if not self.at_sign(sign):

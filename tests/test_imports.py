@@ -28,7 +28,7 @@ ALLOWED = {
     "ranking": {"types"},
     "components": {"errors", "spec"},
     "corpus": {"errors", "progress", "types"},
-    "store": {"errors", "types"},
+    "store": {"errors", "spec", "types"},
     "encoders": BASE,
     "fusion": BASE,
     "indexers": BASE | {"encoders"},

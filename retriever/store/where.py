@@ -19,6 +19,7 @@ import re
 from typing import Any
 
 from retriever.errors import SpecError
+from retriever.spec import expectation, tokenize
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<text>'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")|(?P<number>-?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?(?![\w.]))"
@@ -48,16 +49,7 @@ def compile_where(text: str) -> Sql:
 class _Parser:
     def __init__(self, text: str) -> None:
         self.text = text
-        self.tokens: list[tuple[str, str, int]] = []
-        position = 0
-        while text[position:].strip():
-            match = _TOKEN.match(text, position)
-            if match is None or match.lastgroup is None:
-                start = position + len(text[position:]) - len(text[position:].lstrip())
-                raise SpecError("not understood from here", text, start)
-            self.tokens.append((match.lastgroup, match[match.lastgroup], match.start(match.lastgroup)))
-            position = match.end()
-        self.tokens.append(("end", "", len(text)))
+        self.tokens = [*tokenize(text, _TOKEN), ("end", "", len(text))]
         self.next = self.depth = self.conditions = 0
 
     @property
@@ -77,9 +69,7 @@ class _Parser:
 
     def fail(self, expected: str) -> SpecError:
         kind, word, position = self.tokens[self.next]
-        return SpecError(
-            f"expected {expected}, found {'the end' if kind == 'end' else repr(word)}", self.text, position
-        )
+        return expectation(expected, kind, word, self.text, position)
 
     def any_of(self) -> Sql:
         parts = [self.all_of()]
