@@ -32,7 +32,6 @@ class Batch:
 
 
 Search = Callable[[Batch], Hits]
-Stage = Callable[[Batch, Hits], Hits]
 
 
 def default_pipeline(snapshot: Snapshot) -> Node:
