@@ -162,7 +162,7 @@ class RawTantivy:
     def __init__(self, folder: Path, documents: Sequence[Document]) -> None:
         import tantivy
 
-        from retriever.indexers.bm25 import analyzer
+        from retriever.analyzers import analyzer
 
         folder.mkdir()
         builder = tantivy.SchemaBuilder().add_text_field("id", stored=True, tokenizer_name="raw")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from retriever.store.manifest import ViewState
-from retriever.types import Document, Hits, Mask, Rows
+from retriever.types import Document, Floats, Hits, Mask, Rows
 
 
 class Indexer(Protocol):
@@ -45,6 +46,53 @@ class Indexer(Protocol):
         Where rows tie with the k-th, all of them are returned (more than k columns): ids, which only the engine
         knows, decide ties. `config` is the view's own, with what a pipeline sets at search time.
         """
+
+
+class Frequencies(NamedTuple):
+    """How common terms are in a view. df: int64 [n], documents with each term; cf: float64 [n], its occurrences (in an
+    index of learned weights: its summed weight); documents: how many there are; tokens: sum of cf over all terms.
+    """
+
+    df: Rows
+    cf: npt.NDArray[np.float64]
+    documents: int
+    tokens: float
+
+
+Terms = Mapping[str, float]
+"""A text as a view's own weighted terms: for a lexical view, analysed terms and how often each occurs."""
+
+
+class TermView(Protocol):
+    """A view that can be asked with weighted terms: what query expansion by terms needs, beside `Indexer`."""
+
+    def query_terms(self, texts: Sequence[str]) -> list[Terms]:
+        """Queries, as `search` would understand them."""
+
+    def document_terms(self, rows: Rows, documents: Sequence[Document]) -> list[Terms]:
+        """What the index holds of these rows; `documents` are theirs, for a view that has to read them again."""
+
+    def frequencies(self, terms: Sequence[str]) -> Frequencies:
+        """Of these terms, over all rows."""
+
+    def search_terms(self, queries: Sequence[Terms], k: int, allowed: Mask | None, config: Any) -> Hits:
+        """`search`, for queries that are weighted terms already."""
+
+
+class VectorView(Protocol):
+    """A view that can be asked with vectors, beside `Indexer`."""
+
+    def query_vectors(self, texts: Sequence[str]) -> Floats:
+        """float32 [n, d]: queries, as `search` would understand them."""
+
+    def passage_vectors(self, texts: Sequence[str]) -> Floats:
+        """float32 [n, d]: texts, encoded as documents are."""
+
+    def document_vectors(self, rows: Rows) -> Floats:
+        """float32 [n, d]: what the index holds of these rows."""
+
+    def nearest(self, vectors: Floats, k: int, allowed: Mask | None, config: Any) -> Hits:
+        """`search`, for queries that are vectors already."""
 
 
 def search_time(default: Any) -> Any:

@@ -22,8 +22,9 @@ from pathlib import Path
 
 import numpy as np
 import tantivy
-from tantivy import Filter, Occur, Tokenizer
+from tantivy import Occur
 
+from retriever.analyzers import LANGUAGES, analyzer
 from retriever.errors import CorruptIndexError, InputError
 from retriever.indexers.base import moved, search_time, stack
 from retriever.spec import suggest
@@ -31,16 +32,6 @@ from retriever.store.files import FileRecord, record, sync_folder
 from retriever.store.manifest import ViewState
 from retriever.types import Document, Hits, Mask, Rows
 
-STEMMED = (
-    "arabic danish dutch english finnish french german greek hungarian italian norwegian portuguese romanian russian "
-    "spanish swedish tamil turkish"
-).split()
-"""Languages with a Snowball stemmer."""
-
-STOPPED = frozenset(STEMMED) - {"arabic", "greek", "romanian", "tamil", "turkish"}
-"""Languages with a stop word list in tantivy (English: Lucene's 33 words)."""
-
-LANGUAGES = {**dict.fromkeys(STEMMED, "stemmed"), "none": "words as they are", "bigrams": "pairs of characters"}
 _MUTABLE = ("meta.json", ".managed.json")
 _HEAP = 128_000_000
 _RARE = 20
@@ -62,18 +53,6 @@ class Bm25Config:
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
             raise ValueError(f"no analyzer for language {self.language!r}; {suggest(self.language, LANGUAGES)}")
-
-
-def analyzer(language: str) -> tantivy.TextAnalyzer:
-    """The chain from text to terms. Words over 40 bytes are dropped, as in tantivy's own analyzers."""
-    if language == "bigrams":
-        return tantivy.TextAnalyzerBuilder(Tokenizer.ngram(2, 2)).filter(Filter.lowercase()).build()
-    chain = tantivy.TextAnalyzerBuilder(Tokenizer.simple()).filter(Filter.remove_long(40)).filter(Filter.lowercase())
-    if language in STOPPED:
-        chain = chain.filter(Filter.stopword(language))
-    if language in STEMMED:
-        chain = chain.filter(Filter.stemmer(language))
-    return chain.build()
 
 
 def _schema() -> tantivy.Schema:

@@ -15,8 +15,8 @@ import pytest
 from toy_encoders import HashEncoder
 
 from retriever import Document, InputError, Query, Retriever
+from retriever.analyzers import analyzer
 from retriever.indexers import INDEXERS
-from retriever.indexers.bm25 import analyzer
 
 Scores = Mapping[str, float]
 """A reference's answer: document id -> score, of every document that the query matches."""
