@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from retriever.components import load
 from retriever.errors import CorruptIndexError, IndexMismatchError
-from retriever.indexers import INDEXERS
+from retriever.indexers import indexer_class
 from retriever.indexers.base import Indexer
 from retriever.spec import configure, parse_view
 from retriever.store import manifest as manifests
@@ -83,6 +82,6 @@ class Snapshot:
 def open_view(folder: Path, name: str, state: ViewState) -> Indexer:
     """The indexer of a view, from what the manifest says of it."""
     spec = parse_view(state.spec)
-    indexer = load(spec.component, INDEXERS, "view")
+    indexer = indexer_class(spec.component)
     view: Indexer = indexer(folder / "views" / name, configure(indexer.Config, spec.component), state)
     return view

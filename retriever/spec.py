@@ -145,14 +145,16 @@ def configure(config: Callable[..., Any], component: Component) -> Any:
 
 
 def component_of(name: str, config: Any) -> Component:
-    """The canonical component of a configuration: what differs from the defaults, required fields by position."""
+    """The canonical component of a configuration: what differs from the defaults or is marked `always`, required fields
+    by position.
+    """
     args: list[Value] = []
     options: list[tuple[str, Value]] = []
     for spec in fields(config):
         value = getattr(config, spec.name)
         if spec.default is MISSING and spec.default_factory is MISSING:
             args.append(value)
-        elif value != spec.default:
+        elif value != spec.default or spec.metadata.get("always"):
             options.append((spec.name, list(value) if isinstance(value, tuple) else value))
     return Component(name, tuple(args), tuple(options))
 

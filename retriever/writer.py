@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from retriever.components import load
 from retriever.errors import IndexMismatchError, InputError, RetrieverError
-from retriever.indexers import INDEXERS
+from retriever.indexers import indexer_class
 from retriever.indexers.base import Indexer
 from retriever.progress import advance, scaled
 from retriever.snapshot import Snapshot, open_view
-from retriever.spec import ViewSpec, component_of, configure
+from retriever.spec import ViewSpec, component_of, configure, parse_view
 from retriever.store import manifest as manifests
 from retriever.store.documents import FOLDER, Documents, due_merge, unstorable, write_segment
 from retriever.store.files import FileRecord, check, record, replacing
@@ -91,12 +90,12 @@ class Writer:
         """
         manifest = self.manifest
         for spec in specs:
-            indexer = load(spec.component, INDEXERS, "view")
+            indexer = indexer_class(spec.component)
             config = configure(indexer.Config, spec.component)
             text = str(ViewSpec(spec.name, component_of(spec.component.name, config)))
             old = manifest.views.get(spec.name)
             if old and old.spec != text:
-                _check_same(spec.name, old, asdict(config), getattr(indexer, "rebuilds", ()), text)
+                _check_same(spec.name, old, asdict(config), indexer, text)
             state = replace(old or ViewState(text), spec=text, config=_plain(asdict(config)))
             if state != old:
                 manifest = manifest.with_view(spec.name, self._tried(spec.name, state))
@@ -343,9 +342,10 @@ class Writer:
                     path.rmdir()
 
 
-def _check_same(name: str, old: ViewState, config: Mapping[str, Any], rebuilds: Iterable[str], text: str) -> None:
+def _check_same(name: str, old: ViewState, config: Mapping[str, Any], indexer: Any, text: str) -> None:
+    rebuilds = getattr(indexer, "rebuilds", ())
     changed = [key for key in config if _plain(config)[key] != old.config.get(key) and key not in rebuilds]
-    if changed or text.partition("(")[0] != old.spec.partition("(")[0]:
+    if changed or indexer_class(parse_view(old.spec).component) is not indexer:
         raise IndexMismatchError(
             f"view {name!r} is {old.spec}, not {text}; keep it as it is, give the other a name of its own "
             f'(--view "{name}2 = ..."), or make a new index'

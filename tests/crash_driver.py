@@ -71,18 +71,27 @@ def run(arguments: list[str]) -> int:
 def set_commits() -> None:
     """Small commits, if the environment asks for them."""
     from retriever import writer
+    from retriever.indexers import term_weights
 
     if documents := int(os.environ.get(COMMIT, "0")):
         writer.ENCODED_SEGMENT = writer.LEXICAL_SEGMENT = documents
+        term_weights.TILE = documents + 1  # full tiles, and rows after them
 
 
 def load() -> None:
     """Import what the commands will need; nothing here starts a thread that a fork would lose."""
     import faiss
+    import numpy as np
     import tantivy  # noqa: F401
     import toy_encoders  # noqa: F401
 
+    from retriever.indexers import tiles
+
     faiss.omp_set_num_threads(1)
+    empty = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint32)
+    for dtype in ("uint8", "float32"):
+        head, blob = tiles.make_tile(*empty, np.zeros(0, dtype=dtype), 0, 0)  # numba compiles here, once
+        tiles.view_tiles(head, np.frombuffer(blob, dtype=np.uint8), dtype)
     with contextlib.redirect_stderr(io.StringIO()):
         run(["info", os.devnull])  # an error: it imports what typer imports late
 

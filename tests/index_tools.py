@@ -57,9 +57,9 @@ def contents(path: Path) -> dict[str, Any]:
 
 
 def vectors(path: Path, view: str) -> list[bytes]:
-    """The whole vector file of a dense view; nothing for a lexical one."""
+    """The whole vector file of a dense view, the postings by row of one of term weights; nothing for tantivy's."""
     files = manifests.load(path).views[view].files
-    return [(path / name).read_bytes() for name in files if name.endswith(".f32")]
+    return [(path / name).read_bytes() for name in files if name.endswith(".f32") or "postings" in name]
 
 
 def documents(path: Path) -> dict[str, Document]:

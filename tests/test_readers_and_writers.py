@@ -21,7 +21,12 @@ from retriever.errors import CorruptIndexError, IndexLockedError
 from retriever.store import manifest as manifests
 from retriever.writer import Writer
 
-VIEWS = ["bm25", "dense(toy_encoders:HashEncoder)", "ann = dense(toy_encoders:HashEncoder, index='IVF2,Flat')"]
+VIEWS = [
+    "bm25",
+    "splade(toy_encoders:TermEncoder)",
+    "dense(toy_encoders:HashEncoder)",
+    "ann = dense(toy_encoders:HashEncoder, index='IVF2,Flat')",
+]
 VIEW_ARGUMENTS = [part for view in VIEWS for part in ("--view", view)]
 
 

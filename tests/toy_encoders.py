@@ -6,17 +6,25 @@ tests/ is on the path by `pythonpath` in pyproject.toml; a subprocess needs it i
 import hashlib
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from retriever.encoders.base import Encoded
+from retriever.encoders.base import Encoded, TermWeights
+from retriever.encoders.words import collected
 
 LOG = "TOY_ENCODER_LOG"
 """Environment variable with a file's name: every document that is encoded adds a line to it, its text's SHA-256."""
 SLEEP = "TOY_ENCODER_SLEEP"
 """Environment variable: seconds that SlowEncoder takes for one document."""
+
+
+def log(text: str) -> None:
+    if path := os.environ.get(LOG):
+        with open(path, "a", encoding="ascii") as file:
+            file.write(hashlib.sha256(text.encode()).hexdigest() + "\n")
 
 
 class HashEncoder:
@@ -42,9 +50,7 @@ class HashEncoder:
         return (vector / np.linalg.norm(vector)).astype(np.float32)
 
     def _document(self, text: str) -> Any:
-        if path := os.environ.get(LOG):
-            with open(path, "a", encoding="ascii") as file:
-                file.write(hashlib.sha256(text.encode()).hexdigest() + "\n")
+        log(text)
         return self.vector(text)
 
 
@@ -84,3 +90,37 @@ class TopicEncoder(HashEncoder):
     def vector(self, text: str) -> Any:
         vector = super().vector(text.split()[0]) + 0.8 * super().vector(text)
         return vector / np.linalg.norm(vector)
+
+
+class TermEncoder:
+    """Weights of lower-cased words: how often one occurs, times a number between 0 and 2 drawn from its hash."""
+
+    name = "terms"
+
+    def identity(self) -> Mapping[str, Any]:
+        return {"name": self.name}
+
+    def encode_documents(self, texts: Sequence[str], progress: Callable[[float], None]) -> TermWeights:
+        for text in texts:
+            log(text)
+        progress(len(texts))
+        return self.encode_queries(texts)
+
+    def encode_queries(self, texts: Sequence[str]) -> TermWeights:
+        return collected([self.weights(text) for text in texts])
+
+    def weights(self, text: str) -> dict[str, float]:
+        counts = Counter(text.lower().split())
+        return {word: float(np.float32(count * self._weight(word))) for word, count in counts.items()}
+
+    def _weight(self, word: str) -> float:
+        return (1 + hashlib.sha256(word.encode()).digest()[0]) / 128
+
+
+class CountEncoder(TermEncoder):
+    """How often each lower-cased word occurs."""
+
+    name = "counts"
+
+    def _weight(self, word: str) -> float:
+        return 1.0

@@ -21,8 +21,8 @@ class Encoded(NamedTuple):
 class TermWeights(NamedTuple):
     """Weighted terms of n texts.
 
-    weights: CSR float32 [n, len(terms)] without stored zeros, column j the weight of `terms[j]`, columns ascending in
-    each row. terms: distinct; an encoder with a vocabulary of its own gives the same object in every call.
+    weights: CSR float32 [n, len(terms)] without stored zeros, column j the weight of `terms[j]`. terms: distinct; an
+    encoder with a vocabulary of its own gives the same object in every call.
     truncated: texts longer than the encoder reads.
     """
 

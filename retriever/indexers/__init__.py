@@ -1,6 +1,34 @@
 """Index kinds by the name they have in the text form."""
 
+from __future__ import annotations
+
+from typing import Any
+
+from retriever.components import load, load_class
+from retriever.spec import Component
+
 INDEXERS = {
     "bm25": "retriever.indexers.bm25:Bm25",
     "dense": "retriever.indexers.dense:Dense",
+    "lucene": "retriever.indexers.lucene:Lucene",
+    "splade": "retriever.indexers.learned:Splade",
+    "unicoil": "retriever.indexers.learned:UniCoil",
+    "deepimpact": "retriever.indexers.learned:DeepImpact",
+    "tilde": "retriever.indexers.learned:Tilde",
+    "deepct": "retriever.indexers.learned:DeepCt",
+    "impacts": "retriever.indexers.learned:Impacts",
 }
+FREE_BM25 = "retriever.indexers.free_bm25:FreeBm25"
+_FREE = {"k1", "b", "variant"}
+
+
+def indexer_class(component: Component) -> Any:
+    """The class behind a view. `bm25` is tantivy's as it stands, and where k1, b or a variant is named, which tantivy
+    has fixed, the term-weight index's.
+
+    Raises: SpecError for a name that is not in the table, or a class that cannot be imported.
+    """
+    options = dict(component.options)
+    if component.name == "bm25" and (_FREE & options.keys() or options.get("language") == "lucene"):
+        return load_class(FREE_BM25, component.error)
+    return load(component, INDEXERS, "view")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, field, replace
+from itertools import compress
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from retriever.encoders.base import Encoder, TermEncoder
+from retriever.errors import IndexMismatchError
 from retriever.store.manifest import ViewState
 from retriever.types import Document, Floats, Hits, Mask, Rows
+
+AnyEncoder = TypeVar("AnyEncoder", Encoder, TermEncoder)
 
 
 class Indexer(Protocol):
@@ -51,6 +57,7 @@ class Indexer(Protocol):
 class Frequencies(NamedTuple):
     """How common terms are in a view. df: int64 [n], documents with each term; cf: float64 [n], its occurrences (in an
     index of learned weights: its summed weight); documents: how many there are; tokens: sum of cf over all terms.
+    A view that does not count occurrences gives nan for cf and tokens.
     """
 
     df: Rows
@@ -63,6 +70,7 @@ Terms = Mapping[str, float]
 """A text as a view's own weighted terms: for a lexical view, analysed terms and how often each occurs."""
 
 
+@runtime_checkable
 class TermView(Protocol):
     """A view that can be asked with weighted terms: what query expansion by terms needs, beside `Indexer`."""
 
@@ -79,6 +87,7 @@ class TermView(Protocol):
         """`search`, for queries that are weighted terms already."""
 
 
+@runtime_checkable
 class VectorView(Protocol):
     """A view that can be asked with vectors, beside `Indexer`."""
 
@@ -93,6 +102,25 @@ class VectorView(Protocol):
 
     def nearest(self, vectors: Floats, k: int, allowed: Mask | None, config: Any) -> Hits:
         """`search`, for queries that are vectors already."""
+
+
+def check_encoder(encoder: AnyEncoder, state: ViewState, view: str, given: str) -> AnyEncoder:
+    """The encoder that a view was given, where it is the one that encoded what the view holds.
+
+    Raises: IndexMismatchError naming both.
+    """
+    made_by, now = dict(state.encoder), dict(encoder.identity())
+    if made_by and made_by != now:
+        differs = [
+            f"{key}: {made_by.get(key)!r}, now {now.get(key)!r}"
+            for key in made_by | now
+            if made_by.get(key) != now.get(key)
+        ]
+        raise IndexMismatchError(
+            f"view {view!r} was encoded by another encoder than {given!r} ({'; '.join(differs)}). "
+            "Give the encoder that made it, or make a new index."
+        )
+    return encoder
 
 
 def search_time(default: Any) -> Any:
@@ -113,6 +141,28 @@ def stack(results: Sequence[tuple[Sequence[int], Sequence[float]]]) -> Hits:
     for i, (found, values) in enumerate(results):
         rows[i, : len(found)], scores[i, : len(found)] = found, values
     return Hits(rows, scores)
+
+
+def best_and_ties(
+    ask: Callable[[int], tuple[list[int], list[float]]], k: int, most: int, allowed: Mask | None
+) -> tuple[list[int], list[float]]:
+    """The k best allowed rows and all that tie with the last of them, of an engine that only knows its best of all.
+
+    ask: the best so many rows with their scores, best first; most: how many it can have.
+    """
+    limit = k + 1
+    while True:
+        rows, scores = ask(min(limit, most))
+        last = scores[-1] if len(rows) == limit < most else -math.inf
+        if allowed is not None:
+            kept = allowed[np.array(rows, dtype=np.int64)].tolist()
+            rows, scores = list(compress(rows, kept)), list(compress(scores, kept))
+        if last == -math.inf or (len(rows) >= k and scores[k - 1] > last):
+            cut = min(k, len(rows))
+            while cut < len(rows) and scores[cut] == scores[k - 1]:
+                cut += 1
+            return rows[:cut], scores[:cut]
+        limit *= 4
 
 
 def moved(state: ViewState, **changes: Any) -> ViewState:

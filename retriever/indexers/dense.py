@@ -23,8 +23,8 @@ from retriever.encoders import ENCODERS
 from retriever.encoders.base import Encoder
 from retriever.encoders.models import DEFAULT_MODEL
 from retriever.encoders.runtime import PRECISIONS
-from retriever.errors import CorruptIndexError, IndexMismatchError, InputError
-from retriever.indexers.base import moved, search_time
+from retriever.errors import CorruptIndexError, InputError
+from retriever.indexers.base import check_encoder, moved, search_time
 from retriever.indexers.faiss_search import (
     exact,
     faiss_reason,
@@ -38,7 +38,7 @@ from retriever.indexers.faiss_search import (
     widen,
 )
 from retriever.progress import advance
-from retriever.store.files import FileRecord, record, replacing, sync_folder
+from retriever.store.files import grow, record, replacing
 from retriever.store.manifest import ViewState
 from retriever.types import Document, Floats, Hits, Mask, Rows
 
@@ -91,18 +91,7 @@ class Dense:
             encoder = load_class(model)()
         else:
             encoder = load_class(ENCODERS["sentence-transformers"])(model, self.config.precision)
-        made_by = dict(self.state.encoder)
-        if made_by and made_by != (now := dict(encoder.identity())):
-            differs = [
-                f"{key}: {made_by.get(key)!r}, now {now.get(key)!r}"
-                for key in made_by | now
-                if made_by.get(key) != now.get(key)
-            ]
-            raise IndexMismatchError(
-                f"view {self._folder.name!r} was encoded by another encoder than {model!r} ({'; '.join(differs)}). "
-                "Give the encoder that made it, or make a new index."
-            )
-        return encoder
+        return check_encoder(encoder, self.state, self._folder.name, model)
 
     def append(self, documents: Sequence[Document]) -> None:
         """Encode the next rows and write them behind the others."""
@@ -158,13 +147,27 @@ class Dense:
 
     def search(self, queries: Sequence[str], k: int, allowed: Mask | None, config: DenseConfig) -> Hits:
         """Inner products with each query (minus squared distances for a euclidean model)."""
-        k = min(k, self.state.rows)
-        if not k or not queries:
-            return Hits(np.full((len(queries), 0), -1, np.int64), np.zeros((len(queries), 0), np.float32))
-        return self.nearest(self._check(self.encoder.encode_queries(queries).vectors, len(queries)), k, allowed, config)
+        if not self.state.rows or not queries:
+            return _nothing(len(queries))
+        return self.nearest(self.query_vectors(queries), k, allowed, config)
+
+    def query_vectors(self, texts: Sequence[str]) -> Floats:
+        """float32 [n, d]: texts, encoded as queries are."""
+        return self._check(self.encoder.encode_queries(texts).vectors, len(texts))
+
+    def passage_vectors(self, texts: Sequence[str]) -> Floats:
+        """float32 [n, d]: texts, encoded as documents are."""
+        return self._check(self.encoder.encode_documents(texts, lambda _: None).vectors, len(texts))
+
+    def document_vectors(self, rows: Rows) -> Floats:
+        """float32 [n, d]: the stored vectors of these rows, whatever FAISS index is built from them."""
+        return np.asarray(self._vectors[rows])
 
     def nearest(self, vectors: Floats, k: int, allowed: Mask | None, config: DenseConfig) -> Hits:
         """The best k rows of each query vector, float32 [n, d], and what ties with the last of them."""
+        k = min(k, self.state.rows)
+        if not k or not len(vectors):
+            return _nothing(len(vectors))
         want, rows = min(k + 1, self.state.rows), self.state.rows
         hits = self._top(vectors, want, allowed, config)
         tied = np.flatnonzero(hits.scores[:, k - 1] == hits.scores[:, -1]) if want > k else np.zeros(0, np.int64)
@@ -299,17 +302,12 @@ class Dense:
     def _store(self, vectors: npt.NDArray[np.float32]) -> None:
         """Write rows behind the committed ones; bytes of a commit that did not happen are overwritten."""
         name, encoder = self._vector_file, self.state.encoder or dict(self.encoder.identity())
-        self._folder.mkdir(parents=True, exist_ok=True)
-        path, known = self._folder / name, self.state.files.get(self._path(name), FileRecord(()))
-        with path.open("r+b" if path.exists() else "w+b") as file:
-            file.truncate(known.size)
-            file.seek(known.size)
-            file.write(np.ascontiguousarray(vectors).data)
-            file.flush()
-            os.fsync(file.fileno())
-        for made in (self._folder, self._folder.parent):
-            sync_folder(made)
-        files = {**self.state.files, self._path(name): record(path, known)}
+        data, known = np.ascontiguousarray(vectors).data, self.state.files.get(self._path(name))
+        files = {**self.state.files, self._path(name): grow(self._folder / name, data, known)}
         encoder = {"dimension": vectors.shape[1], **encoder}
         self.state = moved(self.state, rows=self.state.rows + len(vectors), encoder=encoder, files=files)
         self.__dict__.pop("_vectors", None)
+
+
+def _nothing(queries: int) -> Hits:
+    return Hits(np.full((queries, 0), -1, np.int64), np.zeros((queries, 0), np.float32))

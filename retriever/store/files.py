@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from retriever.errors import CorruptIndexError
 
@@ -46,6 +51,48 @@ def record(path: Path, known: FileRecord | None = None) -> FileRecord:
         os.fsync(file.fileno())
     extents = known.extents if known else ()
     return FileRecord((*extents, Extent(size, digest.hexdigest())) if size or not extents else extents)
+
+
+def grow(path: Path, data: bytes | memoryview, known: FileRecord | None) -> FileRecord:
+    """Write behind the committed bytes of a file, over what a commit that did not happen left there; durable."""
+    size = known.size if known else 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("r+b" if path.exists() else "w+b") as file:
+        file.truncate(size)
+        file.seek(size)
+        file.write(data)
+    if known is None:
+        sync_folder(path.parent)
+        sync_folder(path.parent.parent)
+    return record(path, known)
+
+
+def mapped(path: Path, known: FileRecord | None, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A file's committed bytes as a read-only array, mapped into memory.
+
+    Raises: CorruptIndexError where the file is shorter, FileNotFoundError where it is not there.
+    """
+    count = known.size // dtype.itemsize if known else 0
+    if not count:
+        return np.frombuffer(b"", dtype=dtype)
+    try:
+        return np.memmap(path, dtype=dtype, mode="r", shape=(count,)).view(np.ndarray)
+    except ValueError:
+        raise CorruptIndexError(f"{path}: is shorter than the manifest says; `retriever verify` tells more") from None
+
+
+def link_files(base: Path, folder: Path, copied: Container[str] = ()) -> None:
+    """Give a folder the files of another, locks left out: those that never change by hard links, `copied` as copies."""
+    for path in base.iterdir():
+        if path.suffix == ".lock":
+            continue
+        if path.name in copied:
+            shutil.copy(path, folder / path.name)
+            continue
+        try:
+            os.link(path, folder / path.name)
+        except OSError:  # a file system without hard links
+            shutil.copy(path, folder / path.name)
 
 
 def check(path: Path, known: FileRecord) -> None:

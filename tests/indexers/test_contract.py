@@ -8,15 +8,17 @@ import random
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from toy_encoders import HashEncoder
+from toy_encoders import HashEncoder, TermEncoder
 
 from retriever import Document, InputError, Query, Retriever
-from retriever.analyzers import analyzer
-from retriever.indexers import INDEXERS
+from retriever.analyzers import analyzer, words
+from retriever.indexers import INDEXERS, term_weights
 
 Scores = Mapping[str, float]
 """A reference's answer: document id -> score, of every document that the query matches."""
@@ -33,9 +35,19 @@ def small_float(code: int) -> int:
 LENGTHS = [small_float(code) for code in range(256)]
 
 
-def bm25(rows: Sequence[Document], query: str, text: Callable[[Document], str] = lambda d: d.contents) -> Scores:
-    """BM25 over all rows, deleted ones too, as their postings stay until `compact`."""
-    analyze = analyzer("english").analyze
+ENGLISH = analyzer("english").analyze
+
+
+def bm25(
+    rows: Sequence[Document],
+    query: str,
+    text: Callable[[Document], str] = lambda d: d.contents,
+    k1: float = 1.2,
+    b: float = 0.75,
+    boost: float = 2.2,
+    analyze: Callable[[str], list[str]] = ENGLISH,
+) -> Scores:
+    """BM25 over all rows, deleted ones too, as their postings stay until `compact`. boost: k1 + 1 in tantivy's form."""
     terms = [Counter(analyze(text(document))) for document in rows]
     average = sum(sum(counts.values()) for counts in terms) / len(rows)
     scores: dict[str, float] = {}
@@ -45,7 +57,7 @@ def bm25(rows: Sequence[Document], query: str, text: Callable[[Document], str] =
             if tf := counts[term]:
                 df = sum(term in other for other in terms)
                 idf = math.log(1 + (len(rows) - df + 0.5) / (df + 0.5))
-                part = idf * tf * 2.2 / (tf + 1.2 * (0.25 + 0.75 * length / average))
+                part = idf * tf * boost / (tf + k1 * (1 - b + b * length / average))
                 scores[document.id] = scores.get(document.id, 0.0) + part
     return scores
 
@@ -56,6 +68,30 @@ def inner_products(rows: Sequence[Document], query: str) -> Scores:
     return {document.id: float((encoder.vector(document.contents) * vector).sum()) for document in rows}
 
 
+def products(rows: Sequence[Document], query: str) -> Scores:
+    """Sums of products of term weights."""
+    weights = TermEncoder().weights
+    asked = weights(query)
+    found = {document.id: overlap(asked, weights(document.contents)) for document in rows}
+    return {id: score for id, score in found.items() if score}
+
+
+def quantised_products(rows: Sequence[Document], query: str, reach: float | None, *, queries: bool) -> Scores:
+    """Sums of products of 8-bit impacts; reach: the weight that becomes 256, by default the largest of all rows."""
+    texts = [TermEncoder().weights(document.contents) for document in rows]
+    reach = reach or max(weight for text in texts for weight in text.values())
+    impacts = [{term: math.ceil(weight / reach * 256) for term, weight in text.items()} for text in texts]
+    asked = TermEncoder().weights(query)
+    if queries:
+        asked = {term: math.ceil(weight / reach * 256) for term, weight in asked.items()}
+    scores = {document.id: overlap(asked, text) for document, text in zip(rows, impacts, strict=True)}
+    return {id: score for id, score in scores.items() if score}
+
+
+def overlap(query: Mapping[str, float], document: Mapping[str, float]) -> float:
+    return sum(weight * document[term] for term, weight in query.items() if term in document)
+
+
 class Kind(NamedTuple):
     view: str
     scores: Callable[[Sequence[Document], str], Scores]
@@ -63,8 +99,20 @@ class Kind(NamedTuple):
 
 KINDS = {
     "bm25": Kind("bm25", bm25),
+    "bm25 with k1 and b": Kind("bm25(k1=0.9, b=0.4)", partial(bm25, k1=0.9, b=0.4, boost=1)),
     "dense": Kind("dense(toy_encoders:HashEncoder)", inner_products),
+    "splade": Kind("splade(toy_encoders:TermEncoder)", products),
+    "tilde": Kind("tilde(toy_encoders:TermEncoder)", products),
+    "unicoil": Kind("unicoil(toy_encoders:TermEncoder)", partial(quantised_products, reach=5.0, queries=True)),
+    "deepimpact": Kind("deepimpact(toy_encoders:TermEncoder)", partial(quantised_products, reach=None, queries=False)),
+    "deepct": Kind(
+        "deepct(toy_encoders:CountEncoder)",
+        partial(bm25, k1=10, b=0.9, boost=1, analyze=lambda text: text.lower().split()),
+    ),
+    "lucene": Kind("lucene", partial(bm25, k1=0.9, b=0.4, boost=1, analyze=words("lucene"))),
 }
+OPTIONAL = {"lucene": [pytest.mark.lucene, pytest.mark.skipif(not find_spec("pyserini"), reason="absent")]}
+"""Kinds that need an extra."""
 
 
 class Mirror:
@@ -127,9 +175,16 @@ def check(
                     assert 0 < abs(reference[id] - best) < 1e-6, f"{query!r}: {found} for {expected}"
 
 
-@pytest.fixture(params=sorted(INDEXERS))
-def kind(request: pytest.FixtureRequest) -> Kind:
-    assert request.param in KINDS, f"index kind {request.param!r} has no view and brute-force reference in KINDS"
+ELSEWHERE = {"impacts": "its weights come with the documents: tests/indexers/test_term_weights.py"}
+
+
+def test_every_kind_has_a_reference():
+    assert INDEXERS.keys() <= KINDS.keys() | ELSEWHERE.keys()
+
+
+@pytest.fixture(params=[pytest.param(kind, marks=OPTIONAL.get(kind, ())) for kind in sorted(KINDS)])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Kind:
+    monkeypatch.setattr(term_weights, "TILE", 64)  # a small corpus, too, lies in several tiles
     return KINDS[request.param]
 
 

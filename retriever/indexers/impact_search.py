@@ -1,0 +1,251 @@
+"""Exact top-k over tiles, compiled by numba.
+
+Evaluation is term at a time and exhaustive: a list is added to the scores of its tile, and one that has a weight for
+every row goes through the processor's vector unit, which is quicker than skipping would be. What reaches the score of
+the k-th best so far is kept. `benchmarks/term_weights.py` has the figures, beside other engines.
+
+Scores are sums in float32 in the order of the query's terms. They are exact for whole numbers below 2^24, and do not
+depend on which tile a row is in, so equal documents tie.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from retriever.indexers.tiles import (
+    AT_FILLED,
+    AT_ROWS,
+    AT_WEIGHTS,
+    FILLED,
+    FIRST,
+    ROWS,
+    Tiles,
+    Words,
+    compiled,
+    find_block,
+)
+from retriever.types import Floats, Hits, Mask, Rows
+
+_CHUNK = 32
+_BUFFER = 128
+_ABOVE_ZERO = np.finfo(np.float32).smallest_subnormal
+
+
+class Asked(NamedTuple):
+    """Queries: where each ends, int64 [n]; then, one query after the other, term numbers int64 and weights float32."""
+
+    ends: Rows
+    terms: Rows
+    weights: Floats
+
+    def part(self, first: int, last: int) -> Asked:
+        """Some of the queries."""
+        begin, end = int(self.ends[first - 1]) if first else 0, int(self.ends[last - 1])
+        return Asked(self.ends[first:last] - begin, self.terms[begin:end], self.weights[begin:end])
+
+    def heaviest(self, count: int) -> Asked:
+        """The same queries with their `count` heaviest terms only, in their order."""
+        sizes = np.diff(self.ends, prepend=0)
+        owners = np.repeat(np.arange(len(sizes)), sizes)
+        order = np.lexsort((-self.weights, owners))
+        ranks = np.arange(len(owners)) - np.repeat(self.ends - sizes, sizes)
+        kept = np.sort(order[ranks < count])
+        ends = np.cumsum(np.minimum(sizes, count))
+        return Asked(ends, self.terms[kept], self.weights[kept])
+
+
+class Scoring(NamedTuple):
+    """allowed: bool [rows], or empty for all. table: float32 [256, m], what a posting of weight j adds in a row of
+    length class `lengths[row]`, uint8 [rows]; both empty where a posting adds its weight.
+    """
+
+    allowed: Mask
+    table: Floats
+    lengths: npt.NDArray[np.uint8]
+
+
+class Postings(NamedTuple):
+    """Weights by row: ends int64 [rows], where the postings of each end; terms uint32 and weights float32 of all;
+    steps: a weight counts as ceil(weight * steps), or as it is where this is 0.
+    """
+
+    ends: Rows
+    terms: Words
+    weights: Floats
+    steps: float
+
+
+def top_k(tiles: tuple[Tiles, Tiles], asked: Asked, k: int, scoring: Scoring) -> Hits:
+    """Of each query, the rows with the k best positive scores, and all that tie with the k-th; best first.
+
+    tiles: those on disk and those in memory. The queries are shared among the processor's cores.
+    """
+    queries = len(asked.ends)
+    shares = np.linspace(0, queries, min(queries, os.cpu_count() or 1) + 1, dtype=int).tolist()
+    parts = [asked.part(first, last) for first, last in pairwise(shares)]
+    if len(parts) == 1:
+        return _rectangle([_search(*tiles, asked, k, scoring)])
+    with ThreadPoolExecutor(len(parts)) as pool:
+        return _rectangle(list(pool.map(lambda part: _search(*tiles, part, k, scoring), parts)))
+
+
+def rescore(postings: Postings, asked: Asked, rows: Rows) -> Floats:
+    """float32 [n, m]: the full score of each of these rows, int64 [n, m], for its query; -inf for rows of -1."""
+    scores: Floats = _rescore(postings, asked, rows)
+    return scores
+
+
+def _rectangle(parts: list[tuple[Rows, Rows, Floats]]) -> Hits:
+    """One row a query, best first, padded to the longest list."""
+    counts = np.concatenate([np.diff(ends, prepend=0) for ends, _, _ in parts])
+    width = int(counts.max(initial=0))
+    hits = Hits(np.full((len(counts), width), -1, np.int64), np.full((len(counts), width), -np.inf, np.float32))
+    filled = np.arange(width)[None, :] < counts[:, None]
+    hits.rows[filled] = np.concatenate([rows for _, rows, _ in parts])
+    hits.scores[filled] = np.concatenate([scores for _, _, scores in parts])
+    order = np.argsort(-hits.scores, axis=1)
+    return Hits(np.take_along_axis(hits.rows, order, axis=1), np.take_along_axis(hits.scores, order, axis=1))
+
+
+@compiled
+def _add(tiles: Any, head: Any, at: int, weight: Any, scores: Any, scoring: Any) -> None:
+    """Add one block, times the query's weight, to the scores of its tile."""
+    place, count, rows = tiles.words[at + 1], np.int64(tiles.words[at + 2]), head[ROWS]
+    table, lengths = scoring.table, scoring.lengths
+    scored, last = table.shape[0] > 0, table.shape[1] - 1
+    if place & FILLED:
+        begin = head[AT_FILLED] + np.int64(place ^ FILLED)
+        filled = tiles.weights[begin : begin + rows]
+        if scored:
+            for i in range(rows):
+                if filled[i]:
+                    scores[i] += weight * table[lengths[head[FIRST] + i], min(np.int64(filled[i]), last)]
+        else:
+            for i in range(rows):
+                scores[i] += weight * np.float32(filled[i])
+        return
+    begin = head[AT_ROWS] + np.int64(place)
+    where = tiles.halves[begin : begin + count]
+    begin = head[AT_WEIGHTS] + np.int64(place)
+    weights = tiles.weights[begin : begin + count]
+    if scored:
+        for i in range(count):
+            row = min(np.int64(where[i]), rows - 1)
+            scores[row] += weight * table[lengths[head[FIRST] + row], min(np.int64(weights[i]), last)]
+    else:
+        for i in range(count):
+            scores[where[i]] += weight * np.float32(weights[i])
+
+
+@compiled
+def _raise_floor(rows: Any, scores: Any, count: int, k: int) -> Any:
+    """Drop what is below the k-th best; says how many stay, and what that is."""
+    floor = np.partition(scores[:count], count - k)[count - k]
+    kept = 0
+    for i in range(count):
+        if scores[i] >= floor:
+            rows[kept], scores[kept] = rows[i], scores[i]
+            kept += 1
+    return kept, floor
+
+
+@compiled
+def _collect(first: int, scores: Any, k: int, allowed: Any, best: Any) -> Any:
+    """Take over the scores of a tile that are among the best so far."""
+    rows, values, count, floor = best
+    for begin in range(0, len(scores), _CHUNK):
+        end = min(begin + _CHUNK, len(scores))
+        passing = 0
+        for i in range(begin, end):
+            passing += scores[i] >= floor
+        if passing == 0:
+            continue
+        for i in range(begin, end):
+            score = scores[i]
+            if score < floor or (len(allowed) and not allowed[first + i]):
+                continue
+            if count == len(rows):
+                count, floor = _raise_floor(rows, values, count, k)
+                if 2 * count > len(rows):  # ties
+                    rows = np.concatenate((rows, np.empty_like(rows)))
+                    values = np.concatenate((values, np.empty_like(values)))
+                if score < floor:
+                    continue
+            rows[count], values[count] = first + i, score
+            count += 1
+    return rows, values, count, floor
+
+
+@compiled
+def _scan(tiles: Any, terms: Any, weights: Any, k: int, scoring: Any, scores: Any, best: Any) -> Any:
+    """Go through the tiles with one query."""
+    for t in range(len(tiles.heads)):
+        head = tiles.heads[t]
+        matched = False
+        for j in range(len(terms)):
+            at = find_block(tiles, head, terms[j])
+            if at >= 0:
+                _add(tiles, head, at, weights[j], scores, scoring)
+                matched = True
+        if matched:
+            best = _collect(head[FIRST], scores[: head[ROWS]], k, scoring.allowed, best)
+            scores[: head[ROWS]] = 0
+    return best
+
+
+@compiled
+def _search(mapped: Any, tail: Any, asked: Any, k: int, scoring: Any) -> Any:
+    """The answers one after the other: where each ends, rows and scores, in no order."""
+    queries = len(asked.ends)
+    out_ends, room = np.zeros(queries, np.int64), queries * min(k, 100)
+    out_rows, out_scores = np.empty(room, np.int64), np.empty(room, np.float32)
+    scores = np.zeros(1 << 16, np.float32)  # whatever 16 bits say
+    total = begin = 0
+    for q in range(queries):
+        size = max(_BUFFER, 4 * k)
+        best = np.empty(size, np.int64), np.empty(size, np.float32), 0, _ABOVE_ZERO
+        terms, weights = asked.terms[begin : asked.ends[q]], asked.weights[begin : asked.ends[q]]
+        best = _scan(mapped, terms, weights, k, scoring, scores, best)
+        rows, values, count, _ = _scan(tail, terms, weights, k, scoring, scores, best)
+        begin = asked.ends[q]
+        if count > k:
+            count, _ = _raise_floor(rows, values, count, k)
+        while total + count > len(out_rows):
+            out_rows = np.concatenate((out_rows, np.empty(max(count, len(out_rows)), np.int64)))
+            out_scores = np.concatenate((out_scores, np.empty(max(count, len(out_scores)), np.float32)))
+        out_rows[total : total + count], out_scores[total : total + count] = rows[:count], values[:count]
+        total += count
+        out_ends[q] = total
+    return out_ends, out_rows[:total], out_scores[:total]
+
+
+@compiled
+def _rescore(postings: Any, asked: Any, rows: Any) -> Any:
+    scores = np.full(rows.shape, -np.inf, np.float32)
+    query = np.zeros(asked.terms.max() + 1 if len(asked.terms) else 0, np.float32)
+    begin = 0
+    for q in range(len(asked.ends)):
+        for j in range(begin, asked.ends[q]):
+            query[asked.terms[j]] += asked.weights[j]
+        for c in range(rows.shape[1]):
+            row = rows[q, c]
+            if row < 0:
+                continue
+            total = np.float32(0)
+            for p in range(postings.ends[row - 1] if row else 0, postings.ends[row]):
+                if postings.terms[p] < len(query):
+                    weight = np.float64(postings.weights[p])
+                    if postings.steps:
+                        weight = np.ceil(weight * postings.steps)
+                    total += query[postings.terms[p]] * np.float32(weight)
+            scores[q, c] = total
+        for j in range(begin, asked.ends[q]):
+            query[asked.terms[j]] = 0
+        begin = asked.ends[q]
+    return scores
