@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TOKENIZERS_PARALLELISM := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow test-all demo bench results clean
+.PHONY: help setup check test test-slow test-lucene test-all demo bench results clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,10 @@ $(VENV)/.bench: $(VENV)/.dev
 	$(PIP) -e '.[bench]'
 	@touch $@
 
+$(VENV)/.lucene: $(VENV)/.dev
+	$(PIP) -e '.[lucene]'
+	@touch $@
+
 setup: $(VENV)/.dev  ## make .venv and install the package with its tools
 
 check: setup  ## formatting, lint, types
@@ -43,6 +47,9 @@ test: check  ## checks and the default tests
 
 test-slow: setup  ## the long proofs: hundreds of kills, real collections
 	HF_HUB_OFFLINE=1 python -m pytest -m 'slow or shared' --durations=10
+
+test-lucene: $(VENV)/.lucene  ## the view on Lucene, and our English analysis against Lucene's
+	HF_HUB_OFFLINE=1 python -m pytest -m lucene
 
 demo: $(VENV)/.run  ## index the standard library's documentation, search it, measure it
 	HF_HUB_OFFLINE=1 ./examples/stdlib/demo.sh

@@ -24,6 +24,7 @@ def describe() -> str:
 def runtime() -> str:
     """The runtime that encodes a corpus here."""
     from retriever.encoders.models import DEFAULT_MODEL
-    from retriever.encoders.sentence_transformer import COMPILE, SentenceTransformerEncoder
+    from retriever.encoders.runtime import COMPILE
+    from retriever.encoders.sentence_transformer import SentenceTransformerEncoder
 
     return SentenceTransformerEncoder(DEFAULT_MODEL).runtime(COMPILE).name

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from retriever.components import load
+from retriever.errors import InputError, SpecError
 from retriever.fusion import FUSIONS
 from retriever.indexers.base import searchable
+from retriever.query_expansion import QUERY_EXPANSIONS
+from retriever.query_expansion.base import KINDS, QueryExpansion, collect
 from retriever.ranking import settle
 from retriever.rerankers import RERANKERS
 from retriever.rerankers.base import rerank
@@ -20,7 +26,8 @@ from retriever.spec import Chain, Component, Node, Sum, configure, parse_pipelin
 from retriever.types import Hits, Mask
 
 DEPTH = 100
-"""A view without k that feeds another stage retrieves so many, or k if that is more."""
+"""A view without k that feeds another stage retrieves so many, or k if that is more. One that feeds a query expansion
+retrieves what that reads."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,14 @@ class Batch:
 
     queries: Sequence[str]
     allowed: Mask | None
+
+
+class Asked(NamedTuple):
+    """A view with how a pipeline searches it: k results, with `config`."""
+
+    view: Any
+    k: int
+    config: Any
 
 
 Search = Callable[[Batch], Hits]
@@ -45,7 +60,7 @@ def compile_pipeline(node: Node, snapshot: Snapshot, k: int) -> Search:
 
     Raises: SpecError showing the part of the text that is wrong.
     """
-    search = _Compiler(snapshot, k).search(node, alone=True)
+    search = _Compiler(snapshot, k).search(node, k)
 
     def run(batch: Batch) -> Hits:
         hits = search(batch)
@@ -55,41 +70,115 @@ def compile_pipeline(node: Node, snapshot: Snapshot, k: int) -> Search:
 
 
 class _Compiler:
+    """Each method is given the text of a part and how many results it gives where its views have no k of their own."""
+
     def __init__(self, snapshot: Snapshot, k: int) -> None:
         self.snapshot, self.k = snapshot, k
-        self.ids = snapshot.documents.ids
+        self.ids, self.fetch = snapshot.documents.ids, snapshot.documents.fetch
 
-    def search(self, node: Node, *, alone: bool = False) -> Search:
+    def search(self, node: Node, depth: int) -> Search:
         if isinstance(node, Component):
-            return self.view(node, alone=alone)
+            return self.view(node, depth)
         if isinstance(node, Sum):
             raise _first(node).error("lists side by side need a stage that joins them: ... >> rrf")
-        first, *rest = node.steps
-        if isinstance(first, Sum):
-            joining, *rest = rest
-            search = self.fusion(joining, [self.search(part) for part in first.parts])
-        else:
-            search = self.search(first)
-        for step in rest:
-            search = self.staged(search, step)
-        return search
+        return self.chain(node.steps, depth)
 
-    def view(self, component: Component, *, alone: bool) -> Search:
+    def chain(self, steps: Sequence[Node], depth: int) -> Search:
+        *before, last = steps
+        if not before:
+            return self.search(last, depth)
+        if self.expands(before[-1]):
+            return self.expanded(before[:-1], _component(before[-1]), last, depth)
+        feeding = max(self.k, DEPTH, depth)
+        if isinstance(before[0], Sum) and len(before) == 1:
+            return self.fusion(last, [self.search(part, feeding) for part in before[0].parts])
+        return self.staged(self.chain(before, feeding), _component(last))
+
+    def view(self, component: Component, depth: int) -> Search:
+        asked = self.asked(component, depth)
+
+        def run(batch: Batch) -> Hits:
+            return settle(asked.view.search(batch.queries, asked.k, batch.allowed, asked.config), asked.k, self.ids)
+
+        return run
+
+    def asked(self, component: Component, depth: int) -> Asked:
         name, options = component.name, dict(component.options)
         if name not in self.snapshot.manifest.views:
+            if expansion := self.expands(component):
+                raise self.misplaced(component, expansion)
             if name in FUSIONS or name in RERANKERS:
                 raise component.error(f"{name} needs results to work on: put a view before it, as in bm25 >> {name}")
             raise component.error(f"this index has no view {name!r}; {suggest(name, self.snapshot.manifest.views)}")
-        depth = options.pop("k", self.k if alone else max(self.k, DEPTH))
-        if not isinstance(depth, int) or isinstance(depth, bool) or depth < 1:
+        k = options.pop("k", depth)
+        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
             raise component.error(f"{name}: k must be a whole number from 1")
         view = self.snapshot.view(name)
-        config = _search_config(view.config, component, options)
+        return Asked(view, k, _search_config(view.config, component, options))
+
+    def expands(self, node: Node) -> type[QueryExpansion] | None:
+        """The class of a query expansion, where it is one."""
+        if not isinstance(node, Component) or node.name in self.snapshot.manifest.views:
+            return None
+        if node.name not in QUERY_EXPANSIONS and ":" not in node.name:
+            return None
+        found = load(node, QUERY_EXPANSIONS, "stage")
+        return found if hasattr(found, "expand") else None
+
+    def expanded(self, before: Sequence[Node], component: Component, last: Node, depth: int) -> Search:
+        kind = self.expands(component)
+        assert kind
+        if kind.feedback != bool(before):
+            raise self.misplaced(component, kind)
+        try:
+            expansion = kind(configure(kind.Config, component))
+        except InputError as problem:
+            raise _at(component, problem) from None
+        search, first, end = None, 0, 0
+        if before:
+            first, end = expansion.config.docs, getattr(expansion.config, "negative", 0)
+            search = self.chain(before, max(self.k, DEPTH, first + end) if end else first)
+        asked = self.asked_by(component, expansion, last, depth)
 
         def run(batch: Batch) -> Hits:
-            return settle(view.search(batch.queries, depth, batch.allowed, config), depth, self.ids)
+            feedback = collect(search(batch), first, end, self.fetch) if search else []
+            made = expansion.expand(asked.view, batch.queries, feedback)
+            ask = asked.view.nearest if isinstance(made, np.ndarray) else asked.view.search_terms
+            return settle(ask(made, asked.k, batch.allowed, asked.config), asked.k, self.ids)
 
         return run
+
+    def asked_by(self, component: Component, expansion: QueryExpansion, last: Node, depth: int) -> Asked:
+        """The view behind an expansion."""
+        name, at = component.name, _first(last)
+        if not isinstance(last, Component) or last.name not in self.snapshot.manifest.views:
+            what = f"{at.name!r}" if isinstance(last, Component) else "a group"
+            raise at.error(f"{name} makes a query for one view, not for {what}; {self.views_for(expansion)}")
+        asked = self.asked(last, depth)
+        if not isinstance(asked.view, expansion.asks):
+            raise at.error(f"{name} cannot ask {at.name!r}; {self.views_for(expansion)}")
+        if problem := getattr(expansion, "expects", lambda _: None)(asked.view):
+            raise at.error(f"{name} cannot ask {at.name!r}: {problem}")
+        return asked
+
+    def views_for(self, expansion: QueryExpansion | type[QueryExpansion]) -> str:
+        kinds = " or ".join(KINDS.get(kind, kind.__name__) for kind in expansion.asks)
+        return f"it needs a view of {kinds}; here: {', '.join(self.fitting(expansion)) or 'none'}"
+
+    def fitting(self, expansion: QueryExpansion | type[QueryExpansion]) -> list[str]:
+        return [name for name in self.snapshot.manifest.views if isinstance(self.snapshot.view(name), expansion.asks)]
+
+    def misplaced(self, component: Component, kind: type[QueryExpansion]) -> SpecError:
+        """An expansion that begins a chain and should not, or does not and should, or ends one."""
+        name, view = component.name, (self.fitting(kind) or ["VIEW"])[0]
+        if kind.feedback:
+            return component.error(
+                f"{name} stands between a search, which gives it feedback, and a view, which takes its query, as in "
+                f"{view} >> {name} >> {view}"
+            )
+        return component.error(
+            f"{name} takes no feedback: it begins a search, and a view takes its query, as in {name}(...) >> {view}"
+        )
 
     def fusion(self, node: Node, parts: Sequence[Search]) -> Search:
         component = _component(node)
@@ -105,16 +194,20 @@ class _Compiler:
 
         return run
 
-    def staged(self, search: Search, node: Node) -> Search:
-        component = _component(node)
+    def staged(self, search: Search, component: Component) -> Search:
+        if kind := self.expands(component):
+            raise self.misplaced(component, kind)
         if component.name in self.snapshot.manifest.views or component.name in FUSIONS:
-            raise component.error(f"{component.name!r} cannot follow '>>' here; rerankers can: {', '.join(RERANKERS)}")
-        reranker_class = load(component, RERANKERS, "stage")
+            raise component.error(
+                f"{component.name!r} cannot follow '>>' here; rerankers can: {', '.join(RERANKERS)}; and a view can "
+                f"behind a query expansion: {', '.join(QUERY_EXPANSIONS)}"
+            )
+        reranker_class = load(component, {**RERANKERS, **QUERY_EXPANSIONS}, "stage")
         reranker = reranker_class(configure(reranker_class.Config, component))
-        fetch = self.snapshot.documents.fetch
+        own = getattr(reranker, "rerank", None) or partial(rerank, reranker)
 
         def run(batch: Batch) -> Hits:
-            reordered = rerank(reranker, search(batch), batch.queries, fetch)
+            reordered = own(search(batch), batch.queries, self.fetch)
             return settle(reordered, max(1, reordered.rows.shape[1]), self.ids)
 
         return run
@@ -140,6 +233,11 @@ def _required(config: Any) -> tuple[tuple[str, Any], ...]:
 
     needed = [f.name for f in fields(config) if f.default is MISSING and f.default_factory is MISSING]
     return tuple((name, getattr(config, name)) for name in needed)
+
+
+def _at(component: Component, problem: InputError) -> SpecError:
+    """What is wrong with a component, shown in the text it was parsed from."""
+    return problem if isinstance(problem, SpecError) else component.error(f"{component.name}: {problem}")
 
 
 def _component(node: Node) -> Component:

@@ -1,5 +1,7 @@
 """Pipelines over a real index: what each stage passes on, and what is said of one that cannot work."""
 
+import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,23 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Retriever:
     made = Retriever.create(tmp_path_factory.mktemp("pipeline") / "index", views=VIEWS)
     made.add(Document(f"d{i:03d}", f"wing{i % 7} flows number {i}" + " heat" * (i % 3)) for i in range(300))
     return made
+
+
+FOLLOW = (
+    "cannot follow '>>' here; rerankers can: cross-encoder, bert-qe; and a view can behind a query expansion: rm3, "
+    "rocchio, bo1, kl, vector-prf, hyde, query2doc"
+)
+
+
+BETWEEN = (
+    "stands between a search, which gives it feedback, and a view, which takes its query, as in bm25 >> rm3 >> bm25"
+)
+BEGINS = "takes no feedback: it begins a search, and a view takes its query, as in hyde(...) >> dense"
+TERMS = "it needs a view of terms; here: bm25, plain"
+COUNTS = (
+    "needs to know how often each term occurs in the collection, which this view does not count; "
+    "NAME = bm25(k1=1.2, b=0.75) makes one that does"
+)
 
 
 def ids(index: Retriever, query: str, pipeline: str | None = None, k: int = 10) -> list[str]:
@@ -121,12 +140,14 @@ def test_a_search_and_a_run_of_many_give_the_same(index):
         ("bm25 + dense", 0, "lists side by side need a stage that joins them: ... >> rrf"),
         ("bm25 + dense >> rff", 16, "'rff' does not join lists; did you mean 'rrf'? known: rrf, wsum"),
         ("bm25 + dense >> (rrf + rrf)", 17, "expected one stage here, not a group"),
-        ("bm25 >> rrf", 8, "'rrf' cannot follow '>>' here; rerankers can: cross-encoder"),
-        ("bm25 >> dense", 8, "'dense' cannot follow '>>' here; rerankers can: cross-encoder"),
+        ("bm25 >> rrf", 8, f"'rrf' {FOLLOW}"),
+        ("bm25 >> dense", 8, f"'dense' {FOLLOW}"),
+        ("bm25 >> rm3 >> bm25 >> dense", 23, f"'dense' {FOLLOW}"),
         (
             "bm25 >> cross-encode(m)",
             8,
-            "no stage is called 'cross-encode'; did you mean 'cross-encoder'? known: cross-encoder",
+            "no stage is called 'cross-encode'; did you mean 'cross-encoder'? known: bert-qe, bo1, cross-encoder, "
+            "hyde, kl, query2doc, rm3, rocchio, vector-prf",
         ),
         ("bm25 >> cross-encoder", 8, "cross-encoder needs 'model', as in cross-encoder(MODEL)"),
         ("rrf", 0, "rrf needs results to work on: put a view before it, as in bm25 >> rrf"),
@@ -152,6 +173,29 @@ def test_a_search_and_a_run_of_many_give_the_same(index):
             "cannot import 'toy_encoders:Nothing': module 'toy_encoders' has no attribute 'Nothing'",
         ),
         ("bm25 >>", 7, "expected a component's name, found the end"),
+        ("rm3", 0, f"rm3 {BETWEEN}"),
+        ("rm3 >> bm25", 0, f"rm3 {BETWEEN}"),
+        ("bm25 >> rm3", 8, f"rm3 {BETWEEN}"),
+        ("bm25 >> rm3 >> rm3 >> bm25", 8, f"rm3 {BETWEEN}"),
+        ("(rm3 >> bm25) + dense >> rrf", 1, f"rm3 {BETWEEN}"),
+        ("bm25 + rm3 >> rrf", 7, f"rm3 {BETWEEN}"),
+        ("hyde(m)", 0, f"hyde {BEGINS}"),
+        ("bm25 >> hyde(m) >> dense", 8, f"hyde {BEGINS}"),
+        ("bm25 >> hyde(m)", 8, f"hyde {BEGINS}"),
+        ("bm25 + dense >> rm3 >> bm25", 0, "lists side by side need a stage that joins them: ... >> rrf"),
+        ("bm25 >> rm3 >> dense", 15, "rm3 cannot ask 'dense'; it needs a view of terms; here: bm25, plain"),
+        ("dense >> vector-prf >> bm25", 23, "vector-prf cannot ask 'bm25'; it needs a view of vectors; here: dense"),
+        ("bm25 >> rm3 >> cross-encoder(m)", 15, f"rm3 makes a query for one view, not for 'cross-encoder'; {TERMS}"),
+        ("bm25 >> rm3 >> bm52", 15, f"rm3 makes a query for one view, not for 'bm52'; {TERMS}"),
+        ("bm25 >> rm3 >> (bm25 + dense)", 16, f"rm3 makes a query for one view, not for a group; {TERMS}"),
+        ("bm25 >> rm3 >> bm25(k=0)", 15, "bm25: k must be a whole number from 1"),
+        ("bm25 >> rm3(docs=0) >> bm25", 8, "rm3: docs must be at least 1"),
+        ("bm25 >> rm3(original=2) >> bm25", 8, "rm3: original must be between 0 and 1"),
+        ("bm25 >> rm3(k=2) >> bm25", 8, "rm3 has no argument 'k'; it takes: docs, terms, original, max_df, plain"),
+        ("bm25 >> rocchio(beta=-1) >> bm25", 8, "rocchio: alpha, beta, gamma and negative must not be negative"),
+        ("dense >> vector-prf(method=mean) >> dense", 9, "vector-prf: method is average or rocchio, not 'mean'"),
+        ("bm25 >> bo1 >> plain", 15, f"bo1 cannot ask 'plain': bo1 {COUNTS}"),
+        ("bm25 >> kl >> bm25", 14, f"kl cannot ask 'bm25': kl {COUNTS}"),
     ],
 )
 def test_what_cannot_work_is_shown_with_a_caret(index, pipeline, column, message):
@@ -186,3 +230,109 @@ def test_a_stage_from_outside(index, tmp_path, monkeypatch):
     after = index.search("wing3", k=10, pipeline="bm25 >> my_stages:Longest(depth=6)")
     assert [len(hit.text) for hit in after[:6]] == sorted((len(hit.text) for hit in before[:6]), reverse=True)
     assert [hit.id for hit in after[6:]] == [hit.id for hit in before[6:]]
+
+
+STAGES = """
+from dataclasses import dataclass
+import numpy as np
+from retriever.indexers.base import TermView, VectorView
+
+READ, ASKED = [], []
+
+@dataclass(frozen=True)
+class Config:
+    docs: int = 3
+    negative: int = 0
+    words: str = "heat"
+
+class Words:
+    Config, asks, feedback = Config, (TermView, VectorView), True
+
+    def __init__(self, config):
+        self.config = config
+
+    def expand(self, view, queries, feedback):
+        READ.extend(feedback)
+        if isinstance(view, TermView):
+            return view.query_terms([self.config.words] * len(queries))
+        return view.query_vectors([self.config.words] * len(queries))
+
+class Spy:
+    Config = dataclass(frozen=True)(type("Depth", (), {"__annotations__": {"depth": int}, "depth": 5}))
+
+    def __init__(self, config):
+        self.config = config
+
+    def score(self, pairs):
+        ASKED.extend(pairs)
+        return np.arange(len(pairs), 0, -1, dtype=np.float32)
+"""
+
+
+@pytest.fixture
+def stages(tmp_path, monkeypatch):
+    Path(tmp_path / "my_expansions.py").write_text(STAGES)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield import_module("my_expansions")
+    del sys.modules["my_expansions"]
+
+
+def test_an_expansion_from_outside_asks_the_view_with_its_query(index, stages):
+    expand = "my_expansions:Words(words='flows number')"
+    for view in "bm25", "dense":
+        expanded = index.run([Query("q", "wing3")], k=5, pipeline=f"bm25 >> {expand} >> {view}")
+        assert expanded["q"] == index.run([Query("q", "flows number")], k=5, pipeline=view)["q"]
+
+
+def test_the_feedback_is_the_first_and_the_last_of_what_was_found(index, stages):
+    whole = ids(index, "wing3 heat", "bm25", k=100)
+
+    def read(pipeline: str) -> list[str]:
+        stages.READ.clear()
+        index.search("wing3 heat", k=2, pipeline=pipeline)
+        (feedback,) = stages.READ
+        assert [document.id for document in feedback.documents] == index._snapshot.documents.ids(feedback.rows)
+        assert feedback.scores.tolist() == sorted(feedback.scores.tolist(), reverse=True)
+        return [document.id for document in feedback.documents]
+
+    assert read("bm25 >> my_expansions:Words >> bm25") == whole[:3]
+    assert read("bm25 >> my_expansions:Words(docs=150) >> bm25") == ids(index, "wing3 heat", "bm25", k=150)
+    assert read("bm25(k=2) >> my_expansions:Words >> bm25") == whole[:2]
+    assert read("bm25 >> my_expansions:Words(docs=2, negative=3) >> bm25") == whole[:2] + whole[-3:]
+    assert read("bm25(k=4) >> my_expansions:Words(docs=2, negative=3) >> bm25") == whole[:4]
+    joined = ids(index, "wing3 heat", "bm25 + dense >> rrf", k=100)
+    assert read("bm25 + dense >> rrf >> my_expansions:Words >> bm25") == joined[:3]
+    assert read("bm25 >> my_expansions:Spy(depth=9) >> my_expansions:Words(docs=150) >> bm25")[:9] == whole[:9]
+
+
+def test_the_expanded_search_goes_as_deep_as_what_follows_needs(index, stages):
+    expand = "my_expansions:Words"
+    assert ids(index, "wing3", f"bm25 >> {expand} >> bm25", k=7) == ids(index, "heat", "bm25", k=7)
+    assert ids(index, "wing3", f"bm25 >> {expand} >> bm25(k=4)", k=7) == ids(index, "heat", "bm25", k=4)
+    parts = [ids(index, "heat", "bm25", k=100), ids(index, "wing3", "dense", k=100)]
+    assert ids(index, "wing3", f"(bm25 >> {expand} >> bm25) + dense >> rrf") == rrf(*parts)[:10]
+
+
+def test_a_reranker_behind_an_expansion_reads_the_query_as_it_was_asked(index, stages):
+    index.search("wing3 lift", pipeline="bm25 >> my_expansions:Words >> bm25 >> my_expansions:Spy")
+    assert {query for query, _ in stages.ASKED} == {"wing3 lift"}
+    assert all("heat" in text for _, text in stages.ASKED)
+
+
+def test_expansions_follow_each_other_each_from_the_query_as_it_was_asked(index, stages):
+    pipeline = "bm25 >> my_expansions:Words >> bm25 >> rm3(max_df=1, original=1) >> bm25"
+    assert ids(index, "wing3", pipeline) == ids(index, "wing3", "bm25")
+
+
+def test_a_view_has_its_name_before_an_expansion_has(tmp_path):
+    index = Retriever.create(tmp_path / "index", views=["rm3 = bm25"])
+    index.add([Document("a", "wing")])
+    assert ids(index, "wing", "rm3") == ["a"]
+
+
+def test_queries_that_find_nothing_are_asked_again_as_they_are(index):
+    queries = [Query("none", "unheard of"), Query("some", "wing3")]
+    made = index.run(queries, k=5, pipeline="bm25 >> vector-prf(docs=4) >> dense")
+    assert list(made["none"]) == ids(index, "unheard of", "dense", k=5)
+    assert list(made["some"]) == ids(index, "wing3", "bm25 >> vector-prf(docs=4) >> dense", k=5)
+    assert "none" not in index.run(queries, k=5, pipeline="bm25 >> rm3(max_df=1) >> bm25")

@@ -74,3 +74,67 @@ def bi_encoder(
     )
     model.save(str(folder / "model"), create_model_card=False)
     return folder / "model"
+
+
+def seq2seq(folder: Path, **generation: Any) -> Path:
+    """A T5 that reads and writes WORDS; `generation`: what its generation_config.json says."""
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
+
+    words = [(f"▁{word}", -2.0) for word in WORDS if word.isalpha()]
+    letters = [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789:"]
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
+    pieces = T5Tokenizer(vocab=[*special, *words, *letters], extra_ids=0)
+    torch.manual_seed(7)
+    settings = T5Config(
+        vocab_size=len(pieces),
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+    )
+    model = T5ForConditionalGeneration(settings)
+    with torch.no_grad():
+        model.shared.weight[:3] *= 0.1  # special tokens are less likely so; else it would end at once
+    for key, value in generation.items():
+        setattr(model.generation_config, key, value)
+    model.save_pretrained(folder)
+    pieces.save_pretrained(folder)
+    return folder
+
+
+def masked_lm(folder: Path, **more: Any) -> Path:
+    """A BERT with a language-model head over the tokenizer's vocabulary."""
+    import torch
+    from transformers import BertForMaskedLM
+
+    torch.manual_seed(7)
+    BertForMaskedLM(config(**{"initializer_range": 0.5, **more})).save_pretrained(folder)
+    tokenizer(64).save_pretrained(folder)
+    return folder
+
+
+def causal(folder: Path, **generation: Any) -> Path:
+    """A GPT-2 over the tokenizer's vocabulary that reads 64 tokens; `generation`: for its generation_config.json."""
+    import torch
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(7)
+    settings = GPT2Config(
+        vocab_size=128,
+        n_embd=32,
+        n_layer=2,
+        n_head=4,
+        n_positions=64,
+        initializer_range=0.5,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    model = GPT2LMHeadModel(settings)
+    for key, value in generation.items():
+        setattr(model.generation_config, key, value)
+    model.save_pretrained(folder)
+    tokenizer(64).save_pretrained(folder)
+    return folder

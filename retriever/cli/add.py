@@ -40,13 +40,10 @@ def add_corpus(index: Retriever, source: str, columns: list[str] | None, *, skip
     from retriever.progress import bar
 
     problems: list[InputError] = []
-    documents = read_corpus(source, columns=_columns(columns), on_bad=problems.append if skip_bad else None)
+    documents = read_corpus(source, columns=column_names(columns), on_bad=problems.append if skip_bad else None)
     with bar("indexing", "documents") as progress:
         report = index.add(progress.follow(documents), problems.append if skip_bad else None)
-    for problem in problems[:SHOWN]:
-        typer.echo(f"skipped: {problem}", err=True)
-    if len(problems) > SHOWN:
-        typer.echo(f"skipped: ... and {len(problems) - SHOWN:,} more", err=True)
+    tell_skipped(problems)
     counts = [f"{report.added:,} added", f"{report.updated:,} updated", f"{report.unchanged:,} unchanged"]
     if problems:
         counts.append(f"{len(problems):,} bad records skipped")
@@ -55,7 +52,16 @@ def add_corpus(index: Retriever, source: str, columns: list[str] | None, *, skip
         typer.echo(f"view {view}: {count:,} documents are longer than its encoder reads and were cut", err=True)
 
 
-def _columns(given: list[str] | None) -> dict[str, str] | None:
+def tell_skipped(problems: list[InputError]) -> None:
+    """Name the first bad records, and count the others."""
+    for problem in problems[:SHOWN]:
+        typer.echo(f"skipped: {problem}", err=True)
+    if len(problems) > SHOWN:
+        typer.echo(f"skipped: ... and {len(problems) - SHOWN:,} more", err=True)
+
+
+def column_names(given: list[str] | None) -> dict[str, str] | None:
+    """What --column gave, by field. Raises: InputError for another form or field."""
     from retriever.errors import InputError
 
     pairs = [pair.partition("=") for pair in given or []]

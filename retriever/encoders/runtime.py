@@ -12,16 +12,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
     from torch import Tensor
 
 Features = dict[str, Any]
 Run = Callable[[Iterable[Features]], Iterator[Features]]
 PRECISIONS = ("auto", "float32")
+COMPILE = 20_000
+"""From so many tokens on, compiling the model first (about a second) pays."""
 _AGREEMENT = 0.999
 """Least cosine between a compiled model's vectors and the model's own: above it is bfloat16, below it a wrong trace."""
 
@@ -35,11 +37,35 @@ class Runtime:
     run: Run
 
 
-def torch_runtime(model: SentenceTransformer, *, bfloat16: bool) -> Runtime:
-    """The model as it is, or with its transformer's weights turned into bfloat16 for good."""
+class Runtimes:
+    """A transformer's runtimes: compiled for many tokens where that is faster, as it is for few.
+
+    device: the torch.device it is on. precision: "auto" (bfloat16 where the hardware has it) or "float32".
+    """
+
+    def __init__(self, transformer: Any, device: Any, precision: str) -> None:
+        self.transformer, self.device = transformer, device
+        self.bfloat16 = precision != "float32" and has_bfloat16(device.type)
+
+    @cached_property
+    def _compiled(self) -> Runtime | None:
+        return openvino_runtime(self.transformer) if self.bfloat16 and self.device.type == "cpu" else None
+
+    @cached_property
+    def _plain(self) -> Runtime:
+        # OpenVINO compiles the float32 weights, so they stay as they are where it is installed
+        bfloat16 = self.bfloat16 and find_spec("openvino") is None
+        return torch_runtime(self.transformer, self.device.type, bfloat16=bfloat16)
+
+    def of(self, tokens: int) -> Runtime:
+        """What computes so many tokens."""
+        return (self._compiled if tokens >= COMPILE else None) or self._plain
+
+
+def torch_runtime(transformer: Any, device: str, *, bfloat16: bool) -> Runtime:
+    """The transformer as it is, or with its weights turned into bfloat16 for good."""
     import torch
 
-    transformer: Any = model[0].auto_model
     if bfloat16:
         transformer.to(torch.bfloat16)
 
@@ -48,13 +74,12 @@ def torch_runtime(model: SentenceTransformer, *, bfloat16: bool) -> Runtime:
             hidden = transformer(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])[0]
             yield {**batch, "token_embeddings": hidden.float()}
 
-    device = model.device.type
     return Runtime(
         f"torch {'bfloat16' if bfloat16 else 'float32'} on {device}", 2048 if device == "cpu" else 65_536, run
     )
 
 
-def openvino_runtime(model: SentenceTransformer) -> Runtime | None:
+def openvino_runtime(transformer: Any) -> Runtime | None:
     """The transformer compiled by OpenVINO in bfloat16; None where the extra `fast` is not installed.
 
     None too, with a warning, for a model that OpenVINO cannot compile, or whose trace computes something else than the
@@ -62,7 +87,6 @@ def openvino_runtime(model: SentenceTransformer) -> Runtime | None:
     """
     if find_spec("openvino") is None:
         return None
-    transformer: Any = model[0].auto_model
     try:
         run = _in_flight(_compiled(transformer))
     except RuntimeError as problem:

@@ -11,13 +11,12 @@ of the last one, and readers of the last one are not disturbed.
 from __future__ import annotations
 
 import errno
-import math
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +25,10 @@ from tantivy import Occur
 
 from retriever.analyzers import LANGUAGES, analyzer
 from retriever.errors import CorruptIndexError, InputError
-from retriever.indexers.base import moved, search_time, stack
+from retriever.expansion.files import check_expansion, each_expanded, expanded, expansion_identity
+from retriever.indexers.base import Frequencies, Terms, best_and_ties, moved, search_time, stack
 from retriever.spec import suggest
-from retriever.store.files import FileRecord, record, sync_folder
+from retriever.store.files import FileRecord, link_files, record, sync_folder
 from retriever.store.manifest import ViewState
 from retriever.types import Document, Hits, Mask, Rows
 
@@ -44,11 +44,13 @@ class Bm25Config:
     of characters, for Chinese, Japanese and Thai.
     title_boost: BM25 of the title field, times this, is added to BM25 of title and text together.
     syntax: read queries as tantivy's query language ("a phrase", +must, -not, AND, OR, title:word), not as plain text.
+    expansion: a file of `retriever expand`, whose words are indexed behind each document's own.
     """
 
     language: str = "english"
     title_boost: float = search_time(0.0)
     syntax: bool = search_time(False)
+    expansion: str | None = None
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
@@ -63,7 +65,7 @@ def _schema() -> tantivy.Schema:
 
 
 class Bm25:
-    """A tantivy index over `contents` (title and text) and `title`."""
+    """A tantivy index over `contents` (title and text, and expansions) and `title`."""
 
     Config = Bm25Config
     encodes = False
@@ -95,6 +97,37 @@ class Bm25:
             return stack([([], [])] * len(queries))
         few = self._few(allowed)
         return stack([self._best(self._query(text, config), k, allowed, few) for text in queries])
+
+    def query_terms(self, texts: Sequence[str]) -> list[Terms]:
+        """Analysed terms and their counts, read as plain text."""
+        return [Counter(self._analyzer.analyze(text)) for text in texts]
+
+    def document_terms(self, rows: Rows, documents: Sequence[Document]) -> list[Terms]:
+        """Analysed terms of the contents and their counts: tantivy keeps no document vectors."""
+        return self.query_terms(expanded(documents, self.config.expansion))
+
+    def frequencies(self, terms: Sequence[str]) -> Frequencies:
+        """Document frequencies in the contents; tantivy gives no collection frequencies, so cf and tokens are nan."""
+        try:
+            counts = [self._searcher.doc_freq("contents", term) if self._searcher else 0 for term in terms]
+        except BaseException as problem:
+            raise _damage(self._folder(self._serial), problem) from None
+        return Frequencies(np.array(counts, np.int64), np.full(len(counts), np.nan), self.state.rows, np.nan)
+
+    def search_terms(self, queries: Sequence[Terms], k: int, allowed: Mask | None, config: Bm25Config) -> Hits:
+        """BM25 of each query, its terms weighted.
+
+        Raises: InputError where `config` says that queries are tantivy's query language.
+        """
+        if config.syntax:
+            raise InputError(
+                f"view {self._root.name!r} reads queries as tantivy's query language, whose operators weighted terms "
+                f"have no place for; search it with {self._root.name}(syntax=false)"
+            )
+        if self._searcher is None or self._searcher.num_docs == 0:
+            return stack([([], [])] * len(queries))
+        few = self._few(allowed)
+        return stack([self._best(self._weighted(terms, config), k, allowed, few) for terms in queries])
 
     def snippet(self, query: str, text: str, width: int = 160) -> str:
         """The part of `text` that holds most of the query's words; its beginning where it holds none."""
@@ -129,13 +162,15 @@ class Bm25:
         config = config or self.config
         if config.syntax:
             return self._parsed(text, config)
-        terms = self._analyzer.analyze(text)
+        return self._weighted(self.query_terms([text])[0], config)
+
+    def _weighted(self, terms: Terms, config: Bm25Config) -> tantivy.Query:
         fields = [("contents", 1.0), ("title", config.title_boost)]
         should = [
-            (Occur.Should, query if boost == 1.0 else tantivy.Query.boost_query(query, boost))
+            (Occur.Should, _boosted(tantivy.Query.term_query(_SCHEMA, field, term), boost * weight))
             for field, boost in fields
             if boost
-            for query in (tantivy.Query.term_query(_SCHEMA, field, term) for term in terms)
+            for term, weight in terms.items()
         ]
         return tantivy.Query.boolean_query(should)
 
@@ -160,19 +195,7 @@ class Bm25:
         """The k best allowed rows and all that tie with the last of them."""
         if few is not None:
             query = tantivy.Query.boolean_query([(Occur.Must, query), (Occur.Must, few)])
-        limit = k + 1
-        while True:
-            rows, scores = self._ask(query, min(limit, self.state.rows))
-            last = scores[-1] if len(rows) == limit < self.state.rows else -math.inf
-            if allowed is not None:
-                kept = allowed[np.array(rows, dtype=np.int64)].tolist()
-                rows, scores = list(compress(rows, kept)), list(compress(scores, kept))
-            if last == -math.inf or (len(rows) >= k and scores[k - 1] > last):
-                cut = min(k, len(rows))
-                while cut < len(rows) and scores[cut] == scores[k - 1]:
-                    cut += 1
-                return rows[:cut], scores[:cut]
-            limit *= 4
+        return best_and_ties(lambda limit: self._ask(query, limit), k, self.state.rows, allowed)
 
     def _ask(self, query: tantivy.Query, limit: int) -> tuple[list[int], list[float]]:
         """Tantivy's own answer, as plain lists: for ten results an array costs more than the search."""
@@ -187,19 +210,21 @@ class Bm25:
         return rows, [score for score, _ in hits]
 
     def _write(self, documents: Iterable[Document], base: Path | None, first_row: int) -> None:
+        if self.state.rows:
+            check_expansion(self._root.name, self.state.data.get("expansion"), self.config.expansion)
         serial = self._serial + 1
         folder = self._folder(serial)
         shutil.rmtree(folder, ignore_errors=True)  # left by a commit that did not happen
         folder.mkdir(parents=True)
         if base:
-            _link(base, folder)
+            link_files(base, folder, copied=_MUTABLE)
         row = first_row - 1
         try:
             index = self._open(folder) if base else tantivy.Index(_SCHEMA, path=str(folder), reuse=False)
             index.register_tokenizer("analyzer", self._analyzer)
             writer = index.writer(heap_size=_HEAP, num_threads=min(2, os.cpu_count() or 1))
-            for row, document in enumerate(documents, first_row):
-                writer.add_document(_entry(row, document))
+            for row, (document, contents) in enumerate(each_expanded(documents, self.config.expansion), first_row):
+                writer.add_document(_entry(row, document, contents))
             writer.commit()
             writer.wait_merging_threads()
         except BaseException as problem:
@@ -210,7 +235,10 @@ class Bm25:
         self._serial, self._index = serial, index
         index.reload()
         self._searcher = index.searcher()
-        self.state = moved(self.state, rows=row + 1, data={"serial": serial, "engine": "tantivy"}, files=files)
+        data = {"serial": serial, "engine": "tantivy"}
+        if made_with := expansion_identity(self.config.expansion):
+            data["expansion"] = made_with
+        self.state = moved(self.state, rows=row + 1, data=data, files=files)
 
     def _record(self, folder: Path, base: Path | None) -> dict[str, FileRecord]:
         view = self._root.name
@@ -227,9 +255,13 @@ class Bm25:
 _SCHEMA = _schema()
 
 
-def _entry(row: int, document: Document) -> tantivy.Document:
+def _boosted(query: tantivy.Query, boost: float) -> tantivy.Query:
+    return query if boost == 1.0 else tantivy.Query.boost_query(query, boost)
+
+
+def _entry(row: int, document: Document, contents: str) -> tantivy.Document:
     entry = tantivy.Document()
-    entry.add_text("contents", document.contents)
+    entry.add_text("contents", contents)
     entry.add_text("title", document.title)
     entry.add_unsigned("row", row)
     return entry
@@ -245,19 +277,6 @@ def _damage(folder: Path, problem: BaseException) -> BaseException:
     if isinstance(problem, ValueError) or type(problem).__name__ == "PanicException":
         return CorruptIndexError(f"{folder}: tantivy cannot read it: {problem}; `retriever verify` tells more")
     return problem
-
-
-def _link(base: Path, folder: Path) -> None:
-    for path in base.iterdir():
-        if path.suffix == ".lock":
-            continue
-        if path.name in _MUTABLE:
-            shutil.copy(path, folder / path.name)
-            continue
-        try:
-            os.link(path, folder / path.name)
-        except OSError:  # a file system without hard links
-            shutil.copy(path, folder / path.name)
 
 
 def _open_read_only(folder: Path) -> tantivy.Index:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from retriever.analyzers import WORDS
 from retriever.encoders.words import Words
 from retriever.indexers.base import search_time
 from retriever.indexers.bm25_formula import VARIANTS
 from retriever.indexers.term_weights import TermWeightIndex
+from retriever.spec import suggest
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class FreeBm25Config:
     expansion: str | None = None
 
     def __post_init__(self) -> None:
+        if self.language not in WORDS:
+            raise ValueError(f"no analyzer for language {self.language!r}; {suggest(self.language, WORDS)}")
         if self.k1 < 0 or not 0 <= self.b <= 1:
             raise ValueError(f"k1 is at least 0 and b from 0 to 1, not {self.k1} and {self.b}")
         if self.variant not in VARIANTS:

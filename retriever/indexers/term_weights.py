@@ -22,6 +22,7 @@ from retriever.components import load_class
 from retriever.encoders.base import TermEncoder, TermWeights
 from retriever.encoders.words import collected
 from retriever.errors import CorruptIndexError, InputError
+from retriever.expansion.files import check_expansion, expanded, expansion_identity
 from retriever.indexers import bm25_formula as bm25
 from retriever.indexers.base import Frequencies, Terms, check_encoder, moved
 from retriever.indexers.impact_search import Asked, Postings, Scoring, rescore, top_k
@@ -86,10 +87,12 @@ class TermWeightIndex:
 
     def encode(self, documents: Sequence[Document]) -> TermWeights:
         """The documents' weights."""
-        return self.encoder.encode_documents([document.contents for document in documents], self._progress)
+        return self.encoder.encode_documents(expanded(documents, self._expansion), self._progress)
 
     def append(self, documents: Sequence[Document]) -> None:
         """Encode the next rows, write them behind the others, and invert the tiles that they fill."""
+        if self.state.rows:
+            check_expansion(self._folder.name, self.state.data.get("expansion"), self._expansion)
         given = self.encode(documents)
         weights = self._check(given, len(documents))
         numbers = self._numbered(given.terms)
@@ -124,16 +127,18 @@ class TermWeightIndex:
         if not queries or not self.state.rows:
             return _nothing(len(queries))
         given = self.encoder.encode_queries(queries)
-        return self._ranked(self._check(given, len(queries)), self._found(given.terms), k, allowed, config)
+        weights = self._check(given, len(queries))
+        if self.quantises_queries:
+            weights.data = quantised(weights.data, self._form.steps)
+        return self._ranked(weights, self._found(given.terms), k, allowed, config)
 
     def search_terms(self, queries: Sequence[Terms], k: int, allowed: Mask | None, config: Any) -> Hits:
         """`search`, for queries that are weighted terms already."""
         if not queries or not self.state.rows:
             return _nothing(len(queries))
         given = collected(queries)
-        return self._ranked(
-            self._check(given, len(queries), counts=False), self._found(given.terms), k, allowed, config
-        )
+        weights = self._check(given, len(queries), counts=False)
+        return self._ranked(weights, self._found(given.terms), k, allowed, config)
 
     def query_terms(self, texts: Sequence[str]) -> list[Terms]:
         """Queries as weighted terms."""
@@ -189,7 +194,7 @@ class TermWeightIndex:
     def _query_weights(self, weights: Floats, terms: Rows, config: Any) -> Floats:
         """float32 [n]: what a posting's value is multiplied by."""
         if not self._scored:
-            return quantised(weights, self._form.steps) if self.quantises_queries else weights
+            return weights
         documents = int(self.state.data.get("documents", 0))
         df = self._df[np.maximum(terms, 0)] if len(self._df) else np.zeros(len(terms), np.int64)
         return (weights * bm25.idf(config.variant, df, documents)).astype(np.float32)
@@ -263,8 +268,7 @@ class TermWeightIndex:
         lengths = np.bincount(np.repeat(np.arange(len(ends)), counts), weights=weights, minlength=len(ends))
         if self._scored:
             self._grow("lengths", bm25.length_class(lengths))
-        data = dict(self.state.data)
-        data["engine"] = "inverted"
+        data = {**self.state.data, "engine": "inverted", "expansion": expansion_identity(self._expansion)}
         data["tokens"] = float(data.get("tokens", 0.0)) + float(lengths.sum())
         data["documents"] = int(data.get("documents", 0)) + int(np.count_nonzero(counts))
         data["largest"] = max(float(data.get("largest", 0.0)), float(weights.max(initial=0.0)))
@@ -366,6 +370,11 @@ class TermWeightIndex:
     def _df(self) -> Rows:
         terms = len(self._lexicon)
         return document_frequencies(self._mapped, terms) + document_frequencies(self._tail, terms)
+
+    @property
+    def _expansion(self) -> str | None:
+        """The expansion file, of kinds that can have one."""
+        return getattr(self.config, "expansion", None)
 
     def _progress(self, texts: float) -> None:
         if self.encodes:

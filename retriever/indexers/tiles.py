@@ -93,7 +93,7 @@ def make_tile(ends: Rows, terms: Words, weights: npt.NDArray[Any], first: int, a
 
 
 def view_tiles(heads: Rows, blob: npt.NDArray[np.uint8], dtype: npt.DTypeLike, first: int = 0) -> Tiles:
-    """Tiles over their bytes, of the rows from `first` on, checked: a damaged directory must not lead a search out of its memory.
+    """Tiles over their bytes, of the rows from `first` on, checked: damage must not lead a search out of its memory.
 
     Raises: ValueError for heads or directories that point outside.
     """

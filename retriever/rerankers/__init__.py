@@ -2,4 +2,5 @@
 
 RERANKERS = {
     "cross-encoder": "retriever.rerankers.cross_encoder:CrossEncoder",
+    "bert-qe": "retriever.rerankers.bert_qe:BertQe",
 }

@@ -23,24 +23,44 @@ class Reranker(Protocol):
         """float32 [n]; larger is better."""
 
 
-def rerank(reranker: Reranker, hits: Hits, queries: Sequence[str], fetch: Callable[[Rows], list[Document]]) -> Hits:
-    """The first `depth` of each list in the order of their new scores; the rest follow in their old order.
+class WholeReranker(Protocol):
+    """A reranker that needs more than pairs' scores; the pipeline then calls this and not `rerank` below."""
 
-    What was not rescored gets scores that fall by 1 from the lowest new one of its list: its place, not a measurement.
-    """
-    depth = reranker.config.depth
-    head = hits.rows[:, :depth]
+    Config: ClassVar[Any]
+    config: Any
+
+    def __init__(self, config: Any) -> None: ...
+
+    def rerank(self, hits: Hits, queries: Sequence[str], fetch: Callable[[Rows], list[Document]]) -> Hits:
+        """The lists in a new order; `fetch` gives the documents of distinct rows."""
+
+
+def rerank(reranker: Reranker, hits: Hits, queries: Sequence[str], fetch: Callable[[Rows], list[Document]]) -> Hits:
+    """The first `depth` of each list in the order of their new scores; the rest follow in their old order."""
+    head = hits.rows[:, : reranker.config.depth]
     owners, columns = np.nonzero(head >= 0)
-    distinct = np.unique(head[head >= 0])
-    documents = {row: d.contents for row, d in zip(distinct.tolist(), fetch(distinct), strict=True)}
+    documents = contents(head, fetch)
     pairs = [
         (queries[q], documents[head[q, column]]) for q, column in zip(owners.tolist(), columns.tolist(), strict=True)
     ]
     scores = reranker.score(pairs)
+    return reorder(hits, [scores[owners == i] for i in range(len(head))])
+
+
+def contents(rows: Rows, fetch: Callable[[Rows], list[Document]]) -> dict[int, str]:
+    """The text of each row that is there, read once."""
+    distinct = np.unique(rows[rows >= 0])
+    return {row: d.contents for row, d in zip(distinct.tolist(), fetch(distinct), strict=True)}
+
+
+def reorder(hits: Hits, scores: Sequence[Floats]) -> Hits:
+    """The first of each list in the order of their new scores, as many as there are scores; the rest behind them.
+
+    What was not rescored gets scores that fall by 1 from the lowest new one of its list: its place, not a measurement.
+    """
     all_rows, all_scores = [], []
-    for i, rows in enumerate(hits.rows):
-        kept = rows[rows >= 0]
-        new = scores[owners == i]
+    for row, new in zip(hits.rows, scores, strict=True):
+        kept = row[row >= 0]
         rest = len(kept) - len(new)
         all_rows.append(kept)
         floor = new.min() if len(new) else np.float32(0)

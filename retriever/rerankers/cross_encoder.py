@@ -60,11 +60,22 @@ class CrossEncoder:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
         """float32 [n], computed in batches of like length and returned in the order of the pairs."""
-        if not pairs:
-            return np.zeros(0, dtype=np.float32)
-        order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
+        return self._predict(pairs, None)
+
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> Floats:
+        """float32 [n]: the model's single output before any activation."""
+        from torch.nn import Identity
+
+        return self._predict(pairs, Identity())
+
+    def _predict(self, pairs: Sequence[tuple[str, str]], activation: Any) -> Floats:
         scores = np.empty(len(pairs), dtype=np.float32)
-        scores[order] = self._model.predict([pairs[i] for i in order], batch_size=_BATCH, show_progress_bar=False)
+        if pairs:
+            order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
+            asked = [pairs[i] for i in order]
+            scores[order] = self._model.predict(
+                asked, batch_size=_BATCH, show_progress_bar=False, activation_fn=activation
+            )
         return scores
 
 

@@ -3,7 +3,6 @@
 import random
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ from tiny_models import bi_encoder, tokenizer
 from retriever import Document, InputError, Retriever
 from retriever.encoders import models
 from retriever.encoders.models import DEFAULT_MODEL, find_model
-from retriever.encoders.runtime import has_bfloat16, openvino_runtime
-from retriever.encoders.sentence_transformer import COMPILE, SentenceTransformerEncoder
+from retriever.encoders.runtime import COMPILE, has_bfloat16, openvino_runtime
+from retriever.encoders.sentence_transformer import SentenceTransformerEncoder
 from retriever.errors import CorruptIndexError
 from retriever.types import Floats
 
@@ -279,5 +278,5 @@ def test_a_model_whose_trace_computes_something_else_is_left_to_torch():
             return (self.words(input_ids),)
 
     with pytest.warns(UserWarning, match="computes something else than this model does, torch runs it"):
-        assert openvino_runtime([SimpleNamespace(auto_model=Folded().eval())]) is None
-    assert openvino_runtime([SimpleNamespace(auto_model=Straight().eval())]).name == "openvino bfloat16 on cpu"
+        assert openvino_runtime(Folded().eval()) is None
+    assert openvino_runtime(Straight().eval()).name == "openvino bfloat16 on cpu"
