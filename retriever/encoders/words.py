@@ -17,7 +17,7 @@ class Words:
 
     def __init__(self, language: str) -> None:
         self.language = language
-        self._analyze = words(language)
+        self.analyze = words(language)
 
     def identity(self) -> Mapping[str, Any]:
         """The analyzer."""
@@ -25,13 +25,13 @@ class Words:
 
     def encode_documents(self, texts: Sequence[str], progress: Callable[[float], None]) -> TermWeights:
         """Counts, float32; nothing is truncated."""
-        counts = counted([self._analyze(text) for text in texts])
+        counts = counted([self.analyze(text) for text in texts])
         progress(len(texts))
         return counts
 
     def encode_queries(self, texts: Sequence[str]) -> TermWeights:
         """Counts, float32."""
-        return counted([self._analyze(text) for text in texts])
+        return counted([self.analyze(text) for text in texts])
 
 
 def counted(texts: Sequence[Sequence[str]]) -> TermWeights:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from retriever.analyzers import WORDS
 from retriever.encoders.words import Words
@@ -10,6 +12,8 @@ from retriever.indexers.base import search_time
 from retriever.indexers.bm25_formula import VARIANTS
 from retriever.indexers.term_weights import TermWeightIndex
 from retriever.spec import suggest
+
+_WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
@@ -44,4 +48,24 @@ class FreeBm25(TermWeightIndex):
 
     def make_encoder(self) -> Words:
         """The analyzer as an encoder."""
+        return self._words
+
+    @cached_property
+    def _words(self) -> Words:
         return Words(self.config.language)
+
+    def snippet(self, query: str, text: str, width: int = 160) -> str:
+        """The part of `text` that holds most of the query's words; its beginning where it holds none."""
+        analyze = self._words.analyze
+        wanted = set(analyze(query))
+        found = [(word.start(), word.end(), wanted.intersection(analyze(word[0]))) for word in _WORD.finditer(text)]
+        marks = [(start, end, terms) for start, end, terms in found if terms]
+        best, most = (0, 0), 0
+        for first, (start, _, _) in enumerate(marks):
+            inside = [(end, terms) for _, end, terms in marks[first:] if end <= start + width]
+            distinct = len(set().union(*(terms for _, terms in inside)))
+            if distinct > most:
+                best, most = (start, inside[-1][0]), distinct
+        begin = max(0, best[0] - (width - (best[1] - best[0])) // 2) if most else 0
+        begin = text.rfind(" ", 0, begin) + 1 if begin else 0
+        return " ".join(text[begin : begin + width].split())

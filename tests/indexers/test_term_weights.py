@@ -280,3 +280,14 @@ def test_a_new_index_of_the_same_documents_holds_the_same_bytes(tmp_path):
         return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.bin"))}
 
     assert made("one") == made("two")
+
+
+def test_snippets_are_cut_around_the_querys_words(tmp_path):
+    index = Retriever.create(tmp_path / "index", ["bm25(k1=0.9, b=0.4)"])
+    index.add(
+        [Document("a", "Of heat and its transport. " * 20 + "Wings stall when the flow parts. " + "The end. " * 50)]
+    )
+    snippet = index.search("stalling wing")[0].snippet
+    assert "Wings stall when the flow parts." in snippet
+    assert len(snippet) <= 160
+    assert index.search("heat")[0].snippet.startswith("Of heat and its transport. Of heat")
