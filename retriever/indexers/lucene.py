@@ -39,7 +39,7 @@ _NUMBER = np.dtype("<i4")
 class LuceneConfig:
     """language: the analyzer, by the code that Anserini and Pyserini have for it.
     index: a Lucene index (Anserini's layout: fields `id` and `contents`), made with the same language, to search in
-    place of one of our own. What a query finds there that is no document here counts as filtered out.
+    place of one of our own. What is there and no document here counts as filtered out; `retriever info` says how many.
     """
 
     k1: float = search_time(0.9)
@@ -189,14 +189,14 @@ class Lucene:
         """Write the numbers of the next rows behind the others."""
         name = f"views/{self._root.name}/numbers-{serial:06d}.i32"
         known = grow(self._root.parent.parent / name, numbers.astype(_NUMBER).tobytes(), self.state.files.get(name))
-        self.state = moved(
-            self.state,
-            rows=self.state.rows + len(numbers),
-            data={"serial": serial, "engine": "lucene", "version": self._reader.version},
-            files={name: known},
-        )
+        rows = self.state.rows + len(numbers)
+        data = {"serial": serial, "version": self._reader.version}
+        self.state = moved(self.state, rows=rows, data=data, files={name: known})
         for cached in ("_numbers", "_rows"):
             self.__dict__.pop(cached, None)
+        outside = np.count_nonzero(self._rows < 0)
+        note = f", {outside:,} of the {self._reader.documents:,} documents in its index are not here" if outside else ""
+        self.state = moved(self.state, data={**data, "engine": f"lucene{note}"})
 
     @cached_property
     def _numbers(self) -> Rows:

@@ -93,6 +93,8 @@ class TermWeightIndex:
         """Encode the next rows, write them behind the others, and invert the tiles that they fill."""
         if self.state.rows:
             check_expansion(self._folder.name, self.state.data.get("expansion"), self._expansion)
+        elif made_with := expansion_identity(self._expansion):
+            self.state = moved(self.state, data={**self.state.data, "expansion": made_with})
         given = self.encode(documents)
         weights = self._check(given, len(documents))
         numbers = self._numbered(given.terms)
@@ -112,7 +114,8 @@ class TermWeightIndex:
         ends, postings = self._ends, self._postings
         kept = {path: known for path, known in self.state.files.items() if self._shared(path)}
         serial = int(self.state.data.get("serial", 0)) + 1
-        self.state = moved(self.state, rows=0, files=kept, data={"serial": serial, "engine": "inverted"})
+        data = {key: self.state.data[key] for key in ("engine", "expansion") if key in self.state.data}
+        self.state = moved(self.state, rows=0, files=kept, data={**data, "serial": serial})
         self._forget()
         for first in range(0, len(live), _CHUNK):
             rows = live[first : first + _CHUNK]
@@ -268,7 +271,7 @@ class TermWeightIndex:
         lengths = np.bincount(np.repeat(np.arange(len(ends)), counts), weights=weights, minlength=len(ends))
         if self._scored:
             self._grow("lengths", bm25.length_class(lengths))
-        data = {**self.state.data, "engine": "inverted", "expansion": expansion_identity(self._expansion)}
+        data = {**self.state.data, "engine": "inverted"}
         data["tokens"] = float(data.get("tokens", 0.0)) + float(lengths.sum())
         data["documents"] = int(data.get("documents", 0)) + int(np.count_nonzero(counts))
         data["largest"] = max(float(data.get("largest", 0.0)), float(weights.max(initial=0.0)))

@@ -22,6 +22,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return seq2seq(tmp_path_factory.mktemp("models") / "t5", **own)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Matrices this small are no work to share: on a busy machine threads would wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def queries(model: Path, texts: list[str], **options: int) -> list[list[str]]:
     settings = {"n": 4, "max_length": 12, **options}
     return Doc2Query(Doc2QueryConfig(str(model), **settings)).expand(texts, lambda _: None).expansions

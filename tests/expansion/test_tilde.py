@@ -106,6 +106,10 @@ def test_a_missing_tokenizer_is_told(model, tmp_path):
 
 
 def test_a_tokenizer_of_another_model_is_refused(tmp_path):
-    folder = masked_lm(tmp_path / "small", vocab_size=50)
-    with pytest.raises(InputError, match=f"^{folder}: its tokenizer has 97 tokens, its model knows 50$"):
+    from transformers import BertTokenizerFast
+
+    folder = masked_lm(tmp_path / "bert")
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"word{i}" for i in range(195))]
+    BertTokenizerFast(vocab={piece: i for i, piece in enumerate(pieces)}).save_pretrained(folder)
+    with pytest.raises(InputError, match=f"^{folder}: its tokenizer has 200 tokens, its model knows 128$"):
         words(folder, ["the wing"])

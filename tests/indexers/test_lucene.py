@@ -1,5 +1,6 @@
 """The Lucene view beside Lucene's own tools. Whether it keeps what every view promises is in test_contract.py."""
 
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ def index(tmp_path: Path) -> Iterator[Retriever]:
 
 
 def scores(index: Retriever, query: str, pipeline: str | None = None) -> dict[str, float]:
-    return {hit.id: hit.score for hit in index.search(query, pipeline=pipeline, k=100)}
+    return {hit.id: hit.score for hit in index.search(query, pipeline=pipeline, k=1000)}
 
 
 @needs_lucene
@@ -90,6 +91,17 @@ def test_k1_and_b_are_set_by_the_search(index, k1, b):
     for query in QUERIES:
         found = {f"d{number}": score for number, score in anserinis_answer(folder, query, k1, b)}
         assert scores(index, query, f"lucene(k1={k1}, b={b})") == pytest.approx(found, abs=1e-4)
+
+
+@needs_lucene
+def test_our_own_bm25_of_lucenes_terms_gives_lucenes_scores(tmp_path):
+    pick = random.Random(0)
+    vocabulary = " ".join(TEXTS).split()
+    views = ["lucene", "own = bm25(k1=0.9, b=0.4, language=lucene)"]
+    index = Retriever.create(tmp_path / "both", views=views)
+    index.add(Document(f"d{i}", " ".join(pick.choices(vocabulary, k=pick.choice([1, 8, 60, 300])))) for i in range(400))
+    for query in [*QUERIES, *TEXTS]:
+        assert scores(index, query, "own") == pytest.approx(scores(index, query, "lucene"), rel=1e-5)
 
 
 @needs_lucene
@@ -135,6 +147,8 @@ def test_an_existing_index_is_searched_where_it_lies(anserini, tmp_path):
     index = Retriever.create(tmp_path / "index", views=[f"lucene(index='{anserini}')"])
     for part in DOCUMENTS[:2], DOCUMENTS[2:]:
         index.add(part)
+    engine = index.info()["views"]["lucene"]["engine"]
+    assert engine == "lucene, 1 of the 7 documents in its index are not here"
     for query in QUERIES:
         expected = {id: score for id, score in anserinis_answer(anserini, query) if id != "other"}
         assert scores(index, query) == pytest.approx(expected, abs=1e-4)
