@@ -22,8 +22,8 @@ def info_command(
         return
     typer.echo(f"{info['path']}: {info['documents']:,} documents, {info['bytes'] / 1e6:,.1f} MB")
     typer.echo(f"  generation {info['generation']}; {info['deleted']:,} deleted documents still take space")
-    for name, view in info["views"].items():
-        typer.echo(f"view {name} = {view['spec']}")
+    for view in info["views"].values():
+        typer.echo(f"view {view['spec']}")
         cut = f", {view['truncated']:,} cut to the encoder's length" if view["truncated"] else ""
         typer.echo(f"  {view['engine']}: {view['documents']:,} rows, {view['bytes'] / 1e6:,.1f} MB{cut}")
         if encoder := view["encoder"]:

@@ -68,4 +68,7 @@ class FreeBm25(TermWeightIndex):
                 best, most = (start, inside[-1][0]), distinct
         begin = max(0, best[0] - (width - (best[1] - best[0])) // 2) if most else 0
         begin = text.rfind(" ", 0, begin) + 1 if begin else 0
-        return " ".join(text[begin : begin + width].split())
+        cut = text[begin : begin + width]
+        if begin + width < len(text):
+            cut = cut.rpartition(" ")[0] or cut
+        return " ".join(cut.split())
