@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from retriever.errors import CorruptIndexError, IndexLockedError, InputError
+from retriever.errors import CorruptIndexError, IndexLockedError, IndexMismatchError, InputError
+from retriever.indexers.base import Terms, TermView
 from retriever.pipeline import Batch, compile_pipeline, default_pipeline
 from retriever.progress import advance
 from retriever.runs import Run
 from retriever.snapshot import Snapshot
-from retriever.spec import parse_pipeline, parse_view
+from retriever.spec import parse_pipeline, parse_view, suggest
 from retriever.store import manifest as manifests
 from retriever.store.files import check
 from retriever.types import Document, Hit, Hits, Query
@@ -173,6 +174,20 @@ class Retriever:
 
         return self._retry(fetch)
 
+    def weighted_terms(self, view: str) -> Iterator[tuple[Document, Terms]]:
+        """The documents, in the order of adding, each with its terms and their weights in a view.
+
+        Raises: InputError where there is no such view or it has no terms, IndexMismatchError where a writer removes
+        files of this generation meanwhile.
+        """
+        snapshot = self._snapshot
+        if view not in snapshot.manifest.views:
+            raise InputError(f"this index has no view {view!r}; {suggest(view, snapshot.manifest.views)}")
+        held = snapshot.view(view)
+        if not isinstance(held, TermView):
+            raise InputError(f"view {view!r} is {snapshot.manifest.views[view].spec}: it has no weighted terms")
+        return _weighted_terms(snapshot, held)
+
     def discard_if_empty(self) -> None:
         """Remove an index to which nothing was ever committed; for a caller whose first `add` failed.
 
@@ -207,6 +222,19 @@ class Retriever:
         """Whether the newest generation, which is open then, is another than this one."""
         self.refresh()
         return self._snapshot.manifest.generation != snapshot.manifest.generation
+
+
+def _weighted_terms(snapshot: Snapshot, view: TermView) -> Iterator[tuple[Document, Terms]]:
+    live = np.flatnonzero(~snapshot.deleted)
+    for first in range(0, len(live), QUERY_BATCH):
+        rows = live[first : first + QUERY_BATCH]
+        try:
+            documents = snapshot.documents.fetch(rows)
+            terms = view.document_terms(rows, documents)
+        except FileNotFoundError:
+            raise IndexMismatchError(f"{snapshot.folder}: was changed while it was being read; begin again") from None
+        yield from zip(documents, terms, strict=True)
+        advance(len(rows))
 
 
 def verify_index(folder: Path) -> list[str]:

@@ -143,7 +143,7 @@ class Run(_Table[float]):
         Raises: InputError for an id with white space, before anything is written, or a path that cannot be written.
         """
         lines = self.lines()
-        with _replacing(Path(path)) as stream:
+        with written(Path(path)) as stream:
             for line in lines:
                 stream.write(f"{line}\n".encode())
 
@@ -317,8 +317,11 @@ def _check_writable(what: str, name: str) -> None:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A stream whose content takes the place of `path` in one step when all went well, and else leaves no trace."""
+def written(path: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content takes the place of `path` in one step when all went well, and else leaves no trace.
+
+    Compressed where the name ends in .gz or .zst. Raises: InputError where it cannot be written.
+    """
     path = path.resolve()
     if path.exists() and not path.is_file():
         raise InputError("cannot be written: not a regular file", path)

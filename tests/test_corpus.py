@@ -279,7 +279,7 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(characters), inner, max_size=3),
     max_leaves=5,
 )
-taken = {"_id", "id", "docid", "pid", "title", "text", "contents", "body", "passage", "metadata"}
+taken = {"_id", "id", "docid", "pid", "title", "text", "contents", "content", "body", "passage", "metadata", "vector"}
 documents = st.builds(
     Document,
     id=st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1).filter(str.strip),
@@ -335,7 +335,7 @@ def test_any_document_comes_back_from_jsonl(
             r"the id 'a\nb' holds control characters, line breaks or surrogates: remove them",
         ),
         (r'{"_id": "a\u2028b", "text": "t"}', r"the id 'a\u2028b' holds control characters"),
-        ('{"_id": "1"}', "no text: expected one of 'text', 'contents', 'body', 'passage', got no fields"),
+        ('{"_id": "1"}', "no text: expected one of 'text', 'contents', 'content', 'body', 'passage', got no fields"),
         ('{"_id": "1", "text": null}', "the text is null: expected a string"),
         ('{"_id": "1", "text": ["t"]}', "the text is an array: expected a string"),
         ('{"_id": "1", "text": "t", "title": 5}', "the title is the number 5: expected a string"),
@@ -519,7 +519,7 @@ def test_headers_that_do_not_say_what_is_what(tmp_path: Path) -> None:
 def test_a_tsv_that_is_none_of_the_known(tmp_path: Path) -> None:
     told = (
         "3 columns and no known header: expected 2 (pid, text) or 4 (docid, url, title, body) columns, or a header "
-        "with one of '_id', 'id', 'docid', 'pid' and one of 'text', 'contents', 'body', 'passage'"
+        "with one of '_id', 'id', 'docid', 'pid' and one of 'text', 'contents', 'content', 'body', 'passage'"
     )
     assert message(write(tmp_path / "a.tsv", "\n1\t2\t3\n")) == f"a.tsv:2: {told}"
 
@@ -533,7 +533,7 @@ def test_parquet_that_cannot_be_read(tmp_path: Path) -> None:
 def test_sources_that_are_refused_before_reading(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no such file or folder"):
         read_corpus(tmp_path / "nothing")
-    with pytest.raises(InputError, match=r"expected \.jsonl, \.json, \.csv, \.tsv, \.parquet, plain, \.gz or \.zst"):
+    with pytest.raises(InputError, match=r"\.jsonl, \.json, \.csv, \.tsv, \.parquet, \.ciff, plain, \.gz or \.zst"):
         read_corpus(write(tmp_path / "a.pdf", b"%PDF"))
     with pytest.raises(
         InputError, match=r"looked for corpus\.jsonl \(BEIR\), \.json or \.jsonl files \(Pyserini\), \.txt"

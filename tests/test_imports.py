@@ -13,7 +13,7 @@ from index_tools import environment
 import retriever
 
 PACKAGE = Path(retriever.__file__).parent
-HEAVY = {"faiss", "ir_datasets", "openvino", "pyarrow", "sentence_transformers", "torch", "transformers"}
+HEAVY = {"datasets", "faiss", "ir_datasets", "openvino", "pyarrow", "sentence_transformers", "torch", "transformers"}
 
 BASE = {"components", "errors", "progress", "ranking", "runs", "spec", "store", "types"}
 """What everything above may stand on."""
@@ -28,7 +28,8 @@ ALLOWED = {
     "ranking": {"types"},
     "components": {"errors", "spec"},
     "analyzers": set(),
-    "corpus": {"errors", "progress", "types"},
+    "corpus": {"errors", "interchange", "progress", "types"},
+    "interchange": {"errors", "runs", "types"},
     "store": {"errors", "spec", "types"},
     "encoders": BASE | {"analyzers"},
     "fusion": BASE,
@@ -39,10 +40,10 @@ ALLOWED = {
     "snapshot": BASE | {"indexers"},
     "pipeline": BASE | {"fusion", "indexers", "query_expansion", "rerankers", "snapshot"},
     "writer": BASE | {"indexers", "snapshot"},
-    "engine": BASE | {"pipeline", "snapshot", "writer"},
+    "engine": BASE | {"indexers", "pipeline", "snapshot", "writer"},
     "eval": {"errors", "runs", "types"},
     "training": BASE | {"corpus", "encoders", "engine", "eval"},
-    "cli": BASE | {"corpus", "encoders", "engine", "eval", "expansion", "training"},
+    "cli": BASE | {"corpus", "encoders", "engine", "eval", "expansion", "interchange", "training"},
 }
 """Which parts of the package each part may import, wherever in its files the import stands."""
 

@@ -24,7 +24,7 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
 def test_every_command_of_the_readme_exists():
     from retriever.cli.app import COMMANDS
 
-    named = set(re.findall(r"^retriever (\w+)", README, re.MULTILINE))
+    named = set(re.findall(r"^retriever ([\w-]+)", README, re.MULTILINE))
 
     assert named <= set(COMMANDS)
     assert len(named) >= 7

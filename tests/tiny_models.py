@@ -138,3 +138,54 @@ def causal(folder: Path, **generation: Any) -> Path:
     model.save_pretrained(folder)
     tokenizer(64).save_pretrained(folder)
     return folder
+
+
+def sparse_encoder(
+    folder: Path,
+    pooling: str = "max",
+    activation: str = "relu",
+    language_model: Any = None,
+    table: Sequence[float] | None = None,
+    **settings: Any,
+) -> Path:
+    """SPLADE. language_model: another than BERT; table: weights by token id of queries that no transformer reads."""
+    import torch
+    from sentence_transformers import SparseEncoder
+    from sentence_transformers.sparse_encoder.modules import (
+        Router,
+        SparseStaticEmbedding,
+        SpladePooling,
+        Transformer,
+    )
+    from transformers import BertForMaskedLM
+
+    torch.manual_seed(7)
+    (language_model or BertForMaskedLM(config(initializer_range=0.5))).save_pretrained(folder / "base")
+    tokenizer(32).save_pretrained(folder / "base")
+    modules: list[Any] = [
+        Transformer(str(folder / "base"), transformer_task="fill-mask"),
+        SpladePooling(pooling, activation_function=activation),
+    ]
+    if table is not None:
+        static = SparseStaticEmbedding(tokenizer(16), torch.tensor(table, dtype=torch.float32))
+        modules = [Router.for_query_document([static], modules)]
+    SparseEncoder(modules=modules, device="cpu", **settings).save(str(folder / "model"), create_model_card=False)
+    return folder / "model"
+
+
+def bert_with_head(folder: Path, head: Any, prefix: str = "bert.", wrapped: bool = False) -> Path:
+    """BERT with more layers of its own. head: a module whose children are named as in the checkpoint; wrapped: in a
+    file as training leaves it, with an optimizer's state.
+    """
+    import torch
+    from transformers import BertModel
+
+    torch.manual_seed(7)
+    settings = config(initializer_range=0.5)
+    settings.save_pretrained(folder)
+    tokenizer(64).save_pretrained(folder)
+    parameters = {prefix + name: tensor for name, tensor in BertModel(settings).state_dict().items()}
+    parameters |= head.state_dict()
+    held = {"model_state_dict": parameters, "optimizer_state_dict": {"state": {}}} if wrapped else parameters
+    torch.save(held, folder / "pytorch_model.bin")
+    return folder

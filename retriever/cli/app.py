@@ -13,9 +13,13 @@ from retriever.cli.compact import compact_command
 from retriever.cli.delete import delete_command
 from retriever.cli.doctor import doctor_command
 from retriever.cli.eval import evaluate_command
+from retriever.cli.expand import expand_command
+from retriever.cli.export import export_command
+from retriever.cli.filter_expansion import filter_expansion_command
 from retriever.cli.index import index_command
 from retriever.cli.info import info_command
 from retriever.cli.search import search_command
+from retriever.cli.train import train_app
 from retriever.cli.verify import verify_command
 
 
@@ -49,6 +53,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "search": search_command,
     "eval": evaluate_command,
     "add": add_command,
+    "expand": expand_command,
+    "filter-expansion": filter_expansion_command,
+    "export": export_command,
     "delete": delete_command,
     "info": info_command,
     "verify": verify_command,
@@ -57,3 +64,4 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 for name, command in COMMANDS.items():
     app.command(name)(command)
+app.add_typer(train_app)

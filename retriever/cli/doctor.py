@@ -25,6 +25,8 @@ PACKAGES = {
     "pyarrow": "data",
     "ir-datasets": "data",
     "pyserini": "lucene",
+    "accelerate": "train",
+    "datasets": "train",
 }
 """Packages, and the extra that brings each ("": always there)."""
 

@@ -15,7 +15,7 @@ def index_command(
         str,
         typer.Argument(
             help="BEIR folder or corpus.jsonl, MS MARCO collection.tsv, Pyserini JSONL (file or folder), CSV, TSV, "
-            "Parquet, a folder of .txt and .md files, or ir:DATASET; .gz and .zst too."
+            "Parquet, CIFF, a folder of .txt and .md files, or ir:DATASET; .gz and .zst too."
         ),
     ],
     index: Annotated[Path, typer.Argument(help="The index's folder; made if it is not there.")],

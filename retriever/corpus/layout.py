@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from retriever.corpus.base import Corpus
+from retriever.corpus.ciff import read_ciff
 from retriever.corpus.ir import PREFIX, read_ir_documents
 from retriever.corpus.jsonl import read_jsonl
 from retriever.corpus.lines import kind
@@ -19,13 +20,14 @@ from retriever.types import Document
 
 Reader = Callable[[Corpus, Path, Schema], Iterator[Document]]
 
-READERS: dict[str, Reader] = {
+RECORDS: dict[str, Reader] = {
     ".jsonl": read_jsonl,
     ".json": read_jsonl,
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".parquet": read_parquet,
 }
+READERS = RECORDS | {".ciff": read_ciff}
 
 
 def read_corpus(
@@ -37,9 +39,10 @@ def read_corpus(
     """The documents of `source`, streamed.
 
     source: a BEIR folder; a .jsonl or .json file, one object per line, or a folder of them (Pyserini); MS MARCO's
-    collection.tsv and msmarco-docs.tsv; a .csv, .tsv or .parquet file with a header; a folder with .txt and .md files;
-    or `ir:` with an id of ir_datasets. All but Parquet may be compressed as .gz or .zst. Fields that are not id,
-    title or text become metadata.
+    collection.tsv and msmarco-docs.tsv; a .csv, .tsv or .parquet file with a header; a .ciff file of postings; a
+    folder with .txt and .md files; or `ir:` with an id of ir_datasets. All but Parquet may be compressed as .gz or
+    .zst. Fields that are not id, title or text become metadata, so the `vector` of Anserini's and Seismic's files does,
+    and a CIFF file's weights under that name.
     columns: the source's own names for "id", "title" and "text", for files with named fields.
     on_bad: takes the error of each bad record, which is then skipped; without it the first one is raised.
 

@@ -38,7 +38,7 @@ def numbered_lines(corpus: Corpus, path: Path) -> Iterator[tuple[int, bytes]]:
     """
     number, size = 0, 0
     held: list[bytes] = []  # pieces of the line that has not ended, `size` bytes; let go once they are too many
-    for piece in _counted(corpus, path):
+    for piece in counted(corpus, path):
         end = piece.find(b"\n")
         if end < 0:
             held.append(piece)
@@ -65,7 +65,7 @@ def _too_long(corpus: Corpus, number: int, size: int) -> None:
     corpus.bad(InputError(f"the line has {size:,} bytes, {limits}: split it into passages", line=number))
 
 
-def _counted(corpus: Corpus, path: Path) -> Iterator[bytes]:
+def counted(corpus: Corpus, path: Path) -> Iterator[bytes]:
     """The file's bytes, while `corpus.bytes_read` keeps up with the place in the file as it lies on disk."""
     before = corpus.bytes_read or 0
     with open_binary(path) as file:

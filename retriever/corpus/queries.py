@@ -7,7 +7,7 @@ from pathlib import Path
 
 from retriever.corpus.base import Corpus
 from retriever.corpus.ir import PREFIX, read_ir_queries
-from retriever.corpus.layout import READERS, compressed_or_not, read_files
+from retriever.corpus.layout import RECORDS, compressed_or_not, read_files
 from retriever.corpus.records import Schema
 from retriever.corpus.tables import read_tsv
 from retriever.errors import InputError
@@ -50,4 +50,4 @@ def _open(source: str | Path) -> Corpus:
     file = compressed_or_not(path, "queries.jsonl") if path.is_dir() else path
     if file is None:
         raise InputError("a folder without queries.jsonl: give the file with the queries by its path", path)
-    return read_files(path, [file], QUERIES, readers=READERS | {".txt": read_tsv}, what="queries")
+    return read_files(path, [file], QUERIES, readers=RECORDS | {".txt": read_tsv}, what="queries")

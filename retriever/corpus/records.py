@@ -53,24 +53,29 @@ class Schema:
 DOCUMENTS = Schema(
     id=("_id", "id", "docid", "pid"),
     title=("title",),
-    text=("text", "contents", "body", "passage"),
+    text=("text", "contents", "content", "body", "passage"),
     headerless=(("pid", "text"), ("docid", "url", "title", "body")),  # MS MARCO's passages and documents
 )
 
 
 def document(record: dict[str, Any], schema: Schema) -> Document:
-    """Takes the record apart: what is not id, title or text becomes metadata. Raises InputError without a place."""
+    """Takes the record apart: what is not id, title or text becomes metadata. Raises InputError without a place.
+
+    A record without text whose `vector` holds weights by term (Anserini, Seismic, CIFF) has those terms as its text.
+    """
     id_ = _take(record, schema.id, "id")
     if type(id_) is not str or not id_ or id_.isspace() or not id_.isprintable():
         id_ = _checked_id(id_)
-    text = _take(record, schema.text, "text")
+    text = _take(record, schema.text, "" if type(record.get("vector")) is dict else "text")
     title = _take(record, schema.title) if schema.title else ""
     if type(text) is not str or type(title) is not str:
         what, value = ("text", text) if type(text) is not str else ("title", title)
         raise InputError(f"the {what} is {json_type(value)}: expected a string")
     if (not text or text.isspace()) and (not title or title.isspace()):
-        both = " and title" if schema.title else ""
-        raise InputError(f"empty text{both} in {id_!r}: fill it or leave the record out")
+        text, title = _terms(record.get("vector")), ""
+        if not text:
+            both = " and title" if schema.title else ""
+            raise InputError(f"empty text{both} in {id_!r}: fill it or leave the record out")
     if len(text) + len(title) > MAX_DOCUMENT_BYTES // 4:
         check_size(id_, len(text.encode()) + len(title.encode()))
     return Document(id_, text, title, _merged(record) if "metadata" in record else record)
@@ -85,6 +90,16 @@ def _take(record: dict[str, Any], names: tuple[str, ...], required: str = "") ->
     if not required:
         return ""
     raise InputError(f"no {required}: expected {one_of(names)}, got {listed(record) or 'no fields'}")
+
+
+def _terms(vector: Any) -> str:
+    """The terms of a vector, heaviest first, those of one weight in the order of their characters."""
+    if type(vector) is not dict:
+        return ""
+    for term, weight in vector.items():
+        if type(weight) not in (int, float):
+            raise InputError(f"the vector's weight of {term!r} is {json_type(weight)}: expected a number")
+    return " ".join(sorted((term for term in vector if vector[term]), key=lambda term: (-vector[term], term)))
 
 
 def _checked_id(value: Any) -> str:

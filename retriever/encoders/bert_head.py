@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -35,6 +36,7 @@ class BertHead:
     @cached_property
     def tokenizer(self) -> Any:
         """The checkpoint's own. Raises: InputError where it has none: transformers would give an empty one."""
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
         from transformers import AutoTokenizer
 
         missing = InputError(
@@ -134,8 +136,8 @@ class BertHead:
             if names:
                 more = f" and {len(names) - 1} more" if len(names) > 1 else ""
                 raise InputError(
-                    f"{self.folder}: of the parameters of {what} it {problem} {min(names)}{more}; expected a checkpoint "
-                    f"with those of BERT and of {self.head}"
+                    f"{self.folder}: of the parameters of {what} it {problem} {min(names)}{more}; expected a "
+                    f"checkpoint with those of BERT and of {self.head}"
                 )
         try:
             module.load_state_dict(given)

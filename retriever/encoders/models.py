@@ -67,7 +67,8 @@ def offline() -> bool:
 
 def weights_digest(folder: Path) -> str:
     """One SHA-256 over all weight files below a model's folder, and over the tokenizer that feeds them."""
-    files = sorted({path for pattern in (*_WEIGHTS, "tokenizer.json", "vocab.txt") for path in folder.rglob(pattern)})
+    patterns = (*_WEIGHTS, "tokenizer.json", "vocab.txt", "idf.json")  # the last: weights of a query's terms
+    files = sorted({path for pattern in patterns for path in folder.rglob(pattern)})
     listing = [[path.relative_to(folder).as_posix(), sha256(path)] for path in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()
 

@@ -3,6 +3,9 @@
 Each model is BERT with a head that gives every token one number; they differ in which tokens count, in what equal ones
 add up to, and in what a query is. Texts that the methods want expanded come expanded: the new words stand after the
 passage, in Pyserini's uniCOIL and in TILDEv2 after a "[SEP]", which tokenizers read as the special token.
+
+In bfloat16, which "auto" takes for many texts, the numbers move a little: with MiniLM's weights and random heads by at
+most a hundredth of the largest, and DeepCT's frequencies by at most 1, in one word of twenty.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,28 +26,29 @@ class Words:
 
     def encode_documents(self, texts: Sequence[str], progress: Callable[[float], None]) -> TermWeights:
         """Counts, float32; nothing is truncated."""
-        counts = counted([self.analyze(text) for text in texts])
+        counts = counted(map(self.analyze, texts))
         progress(len(texts))
         return counts
 
     def encode_queries(self, texts: Sequence[str]) -> TermWeights:
         """Counts, float32."""
-        return counted([self.analyze(text) for text in texts])
+        return counted(map(self.analyze, texts))
 
 
-def counted(texts: Sequence[Sequence[str]]) -> TermWeights:
+def counted(texts: Iterable[Sequence[str]]) -> TermWeights:
     """Texts that are lists of words, as counts of each word."""
-    return collected([Counter(words) for words in texts])
+    return collected(map(Counter, texts))
 
 
-def collected(texts: Sequence[Mapping[str, float]]) -> TermWeights:
+def collected(texts: Iterable[Mapping[str, float]]) -> TermWeights:
     """Texts that are weights by term."""
     from scipy.sparse import csr_array
 
     columns: dict[str, int] = {}
-    indices = [columns.setdefault(term, len(columns)) for text in texts for term in text]
-    data = [weight for text in texts for weight in text.values()]
-    ends = np.cumsum([0, *map(len, texts)])
-    shape = (len(texts), len(columns))
-    matrix = csr_array((np.array(data, dtype=np.float32), np.array(indices, dtype=np.int64), ends), shape=shape)
-    return TermWeights(matrix, list(columns), 0)
+    indices, data, ends = array("q"), array("f"), array("q", [0])
+    for text in texts:
+        indices.extend([columns.setdefault(term, len(columns)) for term in text])
+        data.extend(text.values())
+        ends.append(len(indices))
+    parts = np.frombuffer(data, np.float32), np.frombuffer(indices, np.int64), np.frombuffer(ends, np.int64)
+    return TermWeights(csr_array(parts, shape=(len(ends) - 1, len(columns))), list(columns), 0)

@@ -32,7 +32,8 @@ from retriever.indexers.tiles import (
 )
 from retriever.types import Floats, Hits, Mask, Rows
 
-_CHUNK = 32
+_CHUNK = 64
+_TOGETHER = 64
 _BUFFER = 128
 _ABOVE_ZERO = np.finfo(np.float32).smallest_subnormal
 
@@ -143,6 +144,17 @@ def _add(tiles: Any, head: Any, at: int, weight: Any, scores: Any, scoring: Any)
             scores[where[i]] += weight * np.float32(weights[i])
 
 
+class _Best(NamedTuple):
+    """The best so far of some queries: rows int64 and scores float32 [queries, room], of which `counts` are filled;
+    floors: what a score must reach.
+    """
+
+    rows: Rows
+    scores: Floats
+    counts: Rows
+    floors: Floats
+
+
 @compiled
 def _raise_floor(rows: Any, scores: Any, count: int, k: int) -> Any:
     """Drop what is below the k-th best; says how many stay, and what that is."""
@@ -156,46 +168,53 @@ def _raise_floor(rows: Any, scores: Any, count: int, k: int) -> Any:
 
 
 @compiled
-def _collect(first: int, scores: Any, k: int, allowed: Any, best: Any) -> Any:
-    """Take over the scores of a tile that are among the best so far."""
-    rows, values, count, floor = best
-    for begin in range(0, len(scores), _CHUNK):
-        end = min(begin + _CHUNK, len(scores))
-        passing = 0
-        for i in range(begin, end):
-            passing += scores[i] >= floor
-        if passing == 0:
-            continue
-        for i in range(begin, end):
-            score = scores[i]
-            if score < floor or (len(allowed) and not allowed[first + i]):
-                continue
-            if count == len(rows):
-                count, floor = _raise_floor(rows, values, count, k)
-                if 2 * count > len(rows):  # ties
-                    rows = np.concatenate((rows, np.empty_like(rows)))
-                    values = np.concatenate((values, np.empty_like(values)))
-                if score < floor:
-                    continue
-            rows[count], values[count] = first + i, score
-            count += 1
-    return rows, values, count, floor
+def _widened(best: Any) -> Any:
+    """With twice the room."""
+    rows = np.concatenate((best.rows, np.empty_like(best.rows)), axis=1)
+    return _Best(rows, np.concatenate((best.scores, np.empty_like(best.scores)), axis=1), best.counts, best.floors)
 
 
 @compiled
-def _scan(tiles: Any, terms: Any, weights: Any, k: int, scoring: Any, scores: Any, best: Any) -> Any:
-    """Go through the tiles with one query."""
+def _collect(best: Any, q: int, first: int, scores: Any, k: int, allowed: Any) -> Any:
+    """Take over the scores of a tile that are among the best so far of one query."""
+    count, floor, unfiltered = best.counts[q], best.floors[q], len(allowed) == 0
+    for begin in range(0, len(scores), _CHUNK):
+        part = scores[begin : begin + _CHUNK]  # counting from 0 lets the compiler use the vector unit
+        passing = 0
+        for i in range(len(part)):
+            passing += part[i] >= floor
+        if passing == 0:
+            continue
+        if count + _CHUNK > best.rows.shape[1]:
+            count, floor = _raise_floor(best.rows[q], best.scores[q], count, k)
+            if 2 * count > best.rows.shape[1]:  # ties
+                best = _widened(best)
+        rows, values, begin = best.rows[q], best.scores[q], begin + first
+        for i in range(len(part)):
+            rows[count], values[count] = begin + i, part[i]
+            count += part[i] >= floor and (unfiltered or allowed[begin + i])
+    best.counts[q], best.floors[q] = count, floor
+    return best
+
+
+@compiled
+def _scan(tiles: Any, asked: Any, queries: Any, k: int, scoring: Any, scores: Any, best: Any) -> Any:
+    """Go through the tiles with some queries: each tile is in the processor's cache for all but the first."""
+    first, last = queries
     for t in range(len(tiles.heads)):
         head = tiles.heads[t]
-        matched = False
-        for j in range(len(terms)):
-            at = find_block(tiles, head, terms[j])
-            if at >= 0:
-                _add(tiles, head, at, weights[j], scores, scoring)
-                matched = True
-        if matched:
-            best = _collect(head[FIRST], scores[: head[ROWS]], k, scoring.allowed, best)
-            scores[: head[ROWS]] = 0
+        begin = asked.ends[first - 1] if first else 0
+        for q in range(first, last):
+            matched = False
+            for j in range(begin, asked.ends[q]):
+                at = find_block(tiles, head, asked.terms[j])
+                if at >= 0:
+                    _add(tiles, head, at, asked.weights[j], scores, scoring)
+                    matched = True
+            begin = asked.ends[q]
+            if matched:
+                best = _collect(best, q - first, head[FIRST], scores[: head[ROWS]], k, scoring.allowed)
+                scores[: head[ROWS]] = 0
     return best
 
 
@@ -206,22 +225,23 @@ def _search(mapped: Any, tail: Any, asked: Any, k: int, scoring: Any) -> Any:
     out_ends, room = np.zeros(queries, np.int64), queries * min(k, 100)
     out_rows, out_scores = np.empty(room, np.int64), np.empty(room, np.float32)
     scores = np.zeros(1 << 16, np.float32)  # whatever 16 bits say
-    total = begin = 0
-    for q in range(queries):
-        size = max(_BUFFER, 4 * k)
-        best = np.empty(size, np.int64), np.empty(size, np.float32), 0, _ABOVE_ZERO
-        terms, weights = asked.terms[begin : asked.ends[q]], asked.weights[begin : asked.ends[q]]
-        best = _scan(mapped, terms, weights, k, scoring, scores, best)
-        rows, values, count, _ = _scan(tail, terms, weights, k, scoring, scores, best)
-        begin = asked.ends[q]
-        if count > k:
-            count, _ = _raise_floor(rows, values, count, k)
-        while total + count > len(out_rows):
-            out_rows = np.concatenate((out_rows, np.empty(max(count, len(out_rows)), np.int64)))
-            out_scores = np.concatenate((out_scores, np.empty(max(count, len(out_scores)), np.float32)))
-        out_rows[total : total + count], out_scores[total : total + count] = rows[:count], values[:count]
-        total += count
-        out_ends[q] = total
+    total, width = 0, max(_BUFFER, 4 * k)
+    for first in range(0, queries, _TOGETHER):
+        last = min(first + _TOGETHER, queries)
+        rows, values = np.empty((last - first, width), np.int64), np.empty((last - first, width), np.float32)
+        best = _Best(rows, values, np.zeros(last - first, np.int64), np.full(last - first, _ABOVE_ZERO))
+        best = _scan(mapped, asked, (first, last), k, scoring, scores, best)
+        best = _scan(tail, asked, (first, last), k, scoring, scores, best)
+        for q in range(first, last):
+            rows, values, count = best.rows[q - first], best.scores[q - first], best.counts[q - first]
+            if count > k:
+                count, _ = _raise_floor(rows, values, count, k)
+            while total + count > len(out_rows):
+                out_rows = np.concatenate((out_rows, np.empty(max(count, len(out_rows)), np.int64)))
+                out_scores = np.concatenate((out_scores, np.empty(max(count, len(out_scores)), np.float32)))
+            out_rows[total : total + count], out_scores[total : total + count] = rows[:count], values[:count]
+            total += count
+            out_ends[q] = total
     return out_ends, out_rows[:total], out_scores[:total]
 
 

@@ -134,6 +134,8 @@ class DeepCtConfig:
 
     def __post_init__(self) -> None:
         _check(self)
+        if self.passage is not None and self.passage < 1:
+            raise ValueError(f"passage must be at least 1 word, not {self.passage}")
         if self.variant not in VARIANTS:
             raise ValueError(f"variant is one of {', '.join(VARIANTS)}, not {self.variant!r}")
 

@@ -1,0 +1,1 @@
+"""Other systems' files of weighted terms: CIFF, and the JSON vectors of Anserini."""

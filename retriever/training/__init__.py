@@ -1,0 +1,1 @@
+"""Training of the models that the engine uses, on sentence-transformers' own trainers."""

@@ -1,0 +1,161 @@
+"""What training reads: BEIR folders, made into queries with a relevant text and irrelevant ones."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from retriever.corpus import read_corpus, read_queries
+from retriever.engine import Retriever
+from retriever.errors import InputError
+from retriever.runs import Qrels
+from retriever.types import Document, Query
+
+FIRST, LAST = 3, 30
+"""Ranks of BM25 that negatives are drawn from: above them stand too many relevant texts that nobody judged."""
+HELD_OUT = 10
+"""One train query of so many is kept for measuring where a collection has no dev split."""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A BEIR folder in memory: texts by id, and the judgements to train on and to measure on (either may be empty)."""
+
+    name: str
+    documents: Mapping[str, str]
+    queries: Mapping[str, str]
+    train: Qrels
+    dev: Qrels
+
+
+class Example(NamedTuple):
+    """One step's worth of texts for one query."""
+
+    query: str
+    positive: str
+    negatives: tuple[str, ...]
+
+
+class Examples(NamedTuple):
+    """unanswered: train queries without a relevant document, left out; labelled, mined, drawn: where negatives are from
+    (judged irrelevant, BM25, or any document where both had too few).
+    """
+
+    examples: list[Example]
+    unanswered: int
+    labelled: int
+    mined: int
+    drawn: int
+
+
+def read_collection(folder: Path, *, measured: bool) -> Collection:
+    """Read corpus.jsonl, queries.jsonl, qrels/train.tsv and qrels/dev.tsv.
+
+    measured: the collection is measured on: where it has no qrels/dev.tsv, a tenth of the train queries, chosen by
+    their ids' MD5, becomes the dev split and is not trained on.
+
+    Raises: InputError naming file and line, also for a judgement of an unknown query or document.
+    """
+    documents = {document.id: document.contents for document in read_corpus(folder)}
+    queries = {query.id: query.text for query in read_queries(folder)}
+    train, dev = (_judgements(folder / "qrels" / f"{split}.tsv", documents, queries) for split in ("train", "dev"))
+    if measured and not dev:
+        dev = Qrels({query: row for query, row in train.items() if _held_out(query)})
+        train = Qrels({query: row for query, row in train.items() if not _held_out(query)})
+    if not train and not (measured and dev):
+        raise InputError("holds no judgements: expected qrels/train.tsv, as in BEIR", folder)
+    return Collection(folder.resolve().name, documents, queries, train, dev)
+
+
+def _judgements(path: Path, documents: Mapping[str, str], queries: Mapping[str, str]) -> Qrels:
+    """The judgements of a split; none where it has no file."""
+    if not path.exists():
+        return Qrels({})
+    qrels = Qrels.read(path)
+    for query, row in qrels.items():
+        for document in row:
+            for what, name, known in (("query", query, queries), ("document", document, documents)):
+                if name not in known:
+                    message = f"{what} {name!r} is judged, but it is not in the {what} file of this folder"
+                    raise InputError(message, path, _line(path, query, document))
+    return qrels
+
+
+def _line(path: Path, query: str, document: str) -> int | None:
+    with path.open(encoding="utf-8") as lines:
+        return next((number for number, line in enumerate(lines, 1) if {query, document} <= {*line.split()}), None)
+
+
+def _held_out(query: str) -> bool:
+    return int(hashlib.md5(query.encode(), usedforsecurity=False).hexdigest(), 16) % HELD_OUT == 0
+
+
+def make_examples(collection: Collection, negatives: int, seed: int) -> Examples:
+    """One example for each relevant judgement of the train split.
+
+    negatives: texts of each example that are not judged relevant: those judged irrelevant first, then some of BM25's
+    ranks FIRST to LAST, then any document. The same seed gives the same examples.
+
+    Raises: InputError where the collection has too few documents for that.
+    """
+    chosen = random.Random(f"{seed} {collection.name}")
+    everything = sorted(collection.documents)
+    rankings = _mined(collection, negatives) if negatives else {}
+    examples, counts = [], [0, 0, 0]
+    for query, row in collection.train.items():
+        relevant = [document for document, grade in row.items() if grade > 0]
+        for positive in relevant:
+            labelled = [document for document, grade in row.items() if grade <= 0]
+            sources = [labelled, [document for document in rankings.get(query, ()) if document not in row], everything]
+            picked = _pick(sources, negatives, {*relevant}, chosen)
+            if sum(map(len, picked)) < negatives:
+                raise InputError(
+                    f"{collection.name}: {len(everything)} documents are too few for {negatives} negatives"
+                )
+            counts = [count + len(part) for count, part in zip(counts, picked, strict=True)]
+            texts = tuple(collection.documents[document] for part in picked for document in part)
+            examples.append(Example(collection.queries[query], collection.documents[positive], texts))
+    unanswered = sum(max(row.values()) <= 0 for row in collection.train.values())
+    return Examples(examples, unanswered, *counts)
+
+
+def _pick(sources: Sequence[Sequence[str]], count: int, taken: set[str], chosen: random.Random) -> list[list[str]]:
+    """Up to `count` documents in all, as many as can be from each source before the next is asked; none twice."""
+    picked = []
+    for source in sources:
+        order = iter(chosen.sample(source, len(source)) if len(source) <= LAST else _draws(source, chosen))
+        part: list[str] = []
+        while len(part) < count and (document := next(order, None)) is not None:
+            if document not in taken:
+                part.append(document)
+                taken = taken | {document}
+        count -= len(part)
+        picked.append(part)
+    return picked
+
+
+def _draws(source: Sequence[str], chosen: random.Random) -> Iterator[str]:
+    """Enough draws from a long source to find what is wanted, without shuffling it whole."""
+    return (chosen.choice(source) for _ in range(64 * LAST))
+
+
+def _mined(collection: Collection, negatives: int) -> dict[str, list[str]]:
+    """BM25's ranks FIRST to LAST for each train query that has too few documents judged irrelevant."""
+    asked = [
+        Query(query, collection.queries[query])
+        for query, row in collection.train.items()
+        if sum(grade <= 0 for grade in row.values()) < negatives
+    ]
+    if not asked:
+        return {}
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # tantivy's threads may still be merging in it
+        index = Retriever.create(Path(folder) / "index", ["bm25"])
+        index.add(Document(name, text) for name, text in collection.documents.items())
+        run = index.run(asked, k=LAST)
+        index.close()
+    return {query: list(ranking)[FIRST - 1 :] for query, ranking in run.items()}

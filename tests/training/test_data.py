@@ -1,0 +1,94 @@
+import re
+
+import collections_on_disk
+import pytest
+
+from retriever import InputError
+from retriever.training.data import make_examples, read_collection
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three documents on wings, one of them relevant; one query without any."""
+    documents = {"a": "the wing", "b": "a wing in heat", "c": "wing of a body", "d": "drag"}
+    queries = {"q": "wing", "r": "lift", "s": "drag"}
+    judged = ["q a 1", "q b 0", "r d 0", "s d 2"]
+    return collections_on_disk.write(tmp_path / "wings", documents, queries, train=judged)
+
+
+def test_negatives_are_those_judged_irrelevant_then_any(folder):
+    made = make_examples(read_collection(folder, measured=False), negatives=2, seed=0)
+    first, second = made.examples
+    assert (first.query, first.positive, first.negatives[0]) == ("wing", "the wing", "a wing in heat")
+    assert first.negatives[1] in {"wing of a body", "drag"}
+    assert (second.query, second.positive) == ("drag", "drag")
+    assert "drag" not in second.negatives
+    assert len({*second.negatives}) == 2
+    assert (made.unanswered, made.labelled, made.drawn) == (1, 1, 3)
+
+
+def test_bm25_brings_negatives_that_share_words(tmp_path):
+    documents = {f"w{number}": f"wing number {number}" for number in range(10)} | {"other": "drag"}
+    folder = collections_on_disk.write(tmp_path / "many", documents, {"q": "wing 7"}, train=["q w7 1"])
+    made = make_examples(read_collection(folder, measured=False), negatives=3, seed=0)
+    (example,) = made.examples
+    assert (made.labelled, made.mined, made.drawn) == (0, 3, 0)
+    assert all("wing" in text and text != example.positive for text in example.negatives)
+
+
+def test_the_same_seed_gives_the_same_examples(tmp_path):
+    collection = read_collection(collections_on_disk.things(tmp_path / "things"), measured=False)
+    assert make_examples(collection, 2, seed=5) == make_examples(collection, 2, seed=5)
+    assert make_examples(collection, 2, seed=5) != make_examples(collection, 2, seed=6)
+
+
+def test_too_few_documents_for_the_negatives(folder):
+    with pytest.raises(InputError, match="wings: 4 documents are too few for 4 negatives"):
+        make_examples(read_collection(folder, measured=False), negatives=4, seed=0)
+
+
+def test_a_dev_split_is_taken_as_it_is(tmp_path):
+    folder = collections_on_disk.things(
+        tmp_path / "things", train=["q-wing-in d-wing-in 1"], dev=["q-lift-in d-lift-in 1"]
+    )
+    read = read_collection(folder, measured=True)
+    assert (list(read.train), list(read.dev)) == (["q-wing-in"], ["q-lift-in"])
+
+
+def test_without_one_a_tenth_of_the_train_queries_is_held_out(tmp_path):
+    whole = read_collection(collections_on_disk.things(tmp_path / "things"), measured=False)
+    cut = read_collection(tmp_path / "things", measured=True)
+    assert not whole.dev
+    assert cut.dev
+    assert {*cut.train} | {*cut.dev} == {*whole.train}
+    assert not {*cut.train} & {*cut.dev}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("q\tz\t1", "document 'z' is judged, but it is not in the document file of this folder"),
+        ("z\ta\t1", "query 'z' is judged, but it is not in the query file of this folder"),
+        ("q\ta\tyes", "expected a whole number as the grade, found 'yes'"),
+        ("q a", "expected 3 columns (query-id corpus-id score), found 2"),
+    ],
+)
+def test_a_bad_judgement_is_named_by_file_and_line(folder, line, message):
+    path = folder / "qrels" / "train.tsv"
+    path.write_text(path.read_text() + f"{line}\n")
+    with pytest.raises(InputError, match=re.escape(f"{path}:6: {message}")):
+        read_collection(folder, measured=False)
+
+
+def test_a_bad_document_is_named_by_file_and_line(folder):
+    with (folder / "corpus.jsonl").open("a") as file:
+        file.write('{"_id": "e", "text": 7}\n')
+    with pytest.raises(InputError, match=re.escape(f"{folder / 'corpus.jsonl'}:5: the text is the number 7")):
+        read_collection(folder, measured=False)
+
+
+def test_a_folder_without_judgements(tmp_path):
+    folder = collections_on_disk.things(tmp_path / "things", dev=["q-lift-in d-lift-in 1"])
+    with pytest.raises(InputError, match="holds no judgements: expected qrels"):
+        read_collection(folder, measured=False)
+    assert not read_collection(folder, measured=True).train
