@@ -12,7 +12,7 @@ Every variant is a sum over the query's terms of idf(df, N) * saturation(tf, |d|
 | `bm25+`     | ln((N + 1) / df)                     | 1 + (k1 + 1) tf / (tf + n)                                     |
 
 A document's length enters as in Lucene and tantivy: in one byte, exact up to 40 terms, with a relative step of at most
-1/8 above; avgdl is exact.
+1/8 above; avgdl is exact. A term that occurs more than 65,535 times counts as if it occurred so often.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import numpy.typing as npt
 
 from retriever.types import Floats, Rows
 
+MOST = 65_535
+"""Occurrences of a term beyond which more change nothing."""
 VARIANTS = ("lucene", "robertson", "atire", "bm25l", "bm25+")
 _DELTA = {"bm25l": 0.5, "bm25+": 1.0}  # Lv and Zhai 2011, both
 

@@ -19,6 +19,7 @@ from retriever.types import Rows
 
 _ENTRY = np.dtype([("end", "<i8"), ("hash", "<u8")])
 _UNSEEN = -1
+LEXICON = ("terms.bin", "entries.bin")
 
 
 class Lexicon:

@@ -26,7 +26,7 @@ from retriever.expansion.files import check_expansion, expanded, expansion_ident
 from retriever.indexers import bm25_formula as bm25
 from retriever.indexers.base import Frequencies, Terms, check_encoder, moved
 from retriever.indexers.impact_search import Asked, Postings, Scoring, rescore, top_k
-from retriever.indexers.lexicon import Lexicon
+from retriever.indexers.lexicon import LEXICON, Lexicon
 from retriever.indexers.tiles import (
     HEAD,
     TILE,
@@ -70,6 +70,7 @@ class TermWeightIndex:
     def __init__(self, folder: Path, config: Any, state: ViewState) -> None:
         self._folder, self.config, self.state = folder, config, state
         self._known: tuple[Sequence[str], Rows] = ([], np.zeros(0, dtype=np.int64))
+        self._tables: dict[tuple[str, float, float], Floats] = {}
 
     def make_encoder(self) -> TermEncoder:
         """The encoder that the configuration names."""
@@ -112,10 +113,10 @@ class TermWeightIndex:
     def compact(self, live: Rows, documents: Iterable[Document]) -> None:
         """Keep the weights of the live rows, in new files; nothing is encoded again."""
         ends, postings = self._ends, self._postings
-        kept = {path: known for path, known in self.state.files.items() if self._shared(path)}
+        lexicon = {path: self.state.files[path] for name in LEXICON if (path := self._path(name)) in self.state.files}
         serial = int(self.state.data.get("serial", 0)) + 1
         data = {key: self.state.data[key] for key in ("engine", "expansion") if key in self.state.data}
-        self.state = moved(self.state, rows=0, files=kept, data={**data, "serial": serial})
+        self.state = moved(self.state, rows=0, files=lexicon, data={**data, "serial": serial})
         self._forget()
         for first in range(0, len(live), _CHUNK):
             rows = live[first : first + _CHUNK]
@@ -203,21 +204,15 @@ class TermWeightIndex:
         return (weights * bm25.idf(config.variant, df, documents)).astype(np.float32)
 
     def _table(self, config: Any) -> tuple[Floats, npt.NDArray[np.uint8]]:
-        """BM25's saturation for this search, and the length class of every row; empty where weights count as they
-        are.
-        """
+        """BM25's saturation for this search and the rows' length classes; empty where weights count as they are."""
         if not self._scored:
             return np.zeros((0, 0), dtype=np.float32), _NO_LENGTHS
         key = (config.variant, config.k1, config.b)
         if key not in self._tables:
             data = self.state.data
             avgdl = float(data["tokens"]) / max(1, int(data["documents"]))
-            self._tables[key] = bm25.saturation(*key, avgdl, int(data["largest"]) + 1)
+            self._tables[key] = bm25.saturation(*key, avgdl, min(int(data["largest"]), bm25.MOST) + 1)
         return self._tables[key], self._lengths
-
-    @cached_property
-    def _tables(self) -> dict[tuple[str, float, float], Floats]:
-        return {}
 
     @property
     def _scored(self) -> bool:
@@ -310,13 +305,13 @@ class TermWeightIndex:
         self.state = moved(self.state, files=files, data=data)
 
     def _forget(self) -> None:
-        for cached in ("_ends", "_postings", "_lengths", "_mapped", "_tail", "_df", "_tables"):
+        for cached in ("_ends", "_postings", "_lengths", "_mapped", "_tail", "_df"):
             self.__dict__.pop(cached, None)
+        self._tables = {}
 
     @cached_property
     def _lexicon(self) -> Lexicon:
-        names = ("terms.bin", "entries.bin")
-        files = {name: self.state.files[self._path(name)] for name in names if self._path(name) in self.state.files}
+        files = {name: self.state.files[path] for name in LEXICON if (path := self._path(name)) in self.state.files}
         return Lexicon(self._folder, files)
 
     @cached_property
@@ -395,9 +390,6 @@ class TermWeightIndex:
 
     def _known_file(self, part: str) -> FileRecord | None:
         return self.state.files.get(self._path(self._file(part)))
-
-    def _shared(self, path: str) -> bool:
-        return path in (self._path("terms.bin"), self._path("entries.bin"))
 
     def _path(self, name: str) -> str:
         return f"views/{self._folder.name}/{name}"
