@@ -23,7 +23,24 @@ ARITHMETIC = {
     "torch bfloat16 (without extras)": "dense",
     "openvino bfloat16 (extra `fast`)": "dense",
 }
+LEARNED = ("scifact", "squadshifts_wiki")
+SPARSE = (
+    "bm25",
+    "dense",
+    "splade",
+    "bm25(k=1000) + splade(k=1000) >> rrf",
+    "splade(k=1000) + dense(k=1000) >> rrf",
+    "splade >> rm3 >> splade",
+)
 MEASURES = ("nDCG@10", "R@100", "RR@10", "AP")
+
+TRAINING = """`*` marks a difference to bm25. Trained on two cores from all-MiniLM-L6-v2, on train splits only, with
+
+    retriever train sparse --base sentence-transformers/all-MiniLM-L6-v2 --out MODEL --data DATA/squadshifts_wiki \\
+        --data DATA/squad_sentences --data DATA/msmarco_sample --data DATA/medquad --data DATA/squadshifts_reddit \\
+        --data DATA/scifact --dev DATA/squadshifts_wiki --dev DATA/scifact
+
+and measured with `python benchmarks/results.py DATA --splade MODEL --only-splade --out docs/results.md`."""
 
 HEADER = """# Results
 
@@ -46,10 +63,18 @@ def main() -> None:
     """Index, search and measure each collection; write the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
+    parser.add_argument("--splade", help="a model that `retriever train sparse` made")
+    parser.add_argument("--only-splade", action="store_true", help="make that section alone, and put it at the end")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    if options.only_splade:
+        before = options.out.read_text(encoding="utf-8").partition(TRAINED)[0]
+        options.out.write_text(before + learned(options.data, options.splade), encoding="utf-8")
+        return
     sections = [section(options.data / name) for name in COLLECTIONS if (options.data / name).is_dir()]
     sections.append(precision(options.data / COLLECTIONS[0]))
+    if options.splade:
+        sections.append(learned(options.data, options.splade))
     from machine import describe, runtime
 
     page = HEADER.format(machine=describe(), runtime=runtime()) + "\n" + "\n".join(sections)
@@ -75,6 +100,30 @@ def section(folder: Path) -> str:
     documents, cut = info["documents"], info["views"]["dense"]["truncated"]
     notes = f"{documents:,} documents ({cut:,} cut to 256 tokens, {len(bad)} empty left out), {len(queries):,} queries"
     return "\n".join([f"## {folder.name}", "", f"{notes}.", "", *markdown(report.values_table(rows))]) + "\n"
+
+
+TRAINED = "## A SPLADE encoder trained here"
+
+
+def learned(data: Path, model: str) -> str:
+    """A SPLADE model beside BM25 and dense, and the same weights in 8 bits."""
+    from retriever import Qrels, Retriever, evaluate, read_corpus, read_queries
+    from retriever.eval import report
+
+    parts = [TRAINED, "", TRAINING, ""]
+    for name in LEARNED:
+        qrels = Qrels.read(data / name / "qrels" / "test.tsv")
+        queries = [query for query in read_queries(data / name) if query.id in qrels]
+        with tempfile.TemporaryDirectory() as place:
+            index = Retriever.create(Path(place) / "index", ["bm25", "dense", f"splade('{model}')"])
+            index.add(read_corpus(data / name))
+            runs = [(system, evaluate(index.run(queries, pipeline=system), qrels, MEASURES)) for system in SPARSE]
+            postings = index.info()["views"]["splade"]["bytes"]
+            index = Retriever.prepare(Path(place) / "index", [f"splade('{model}', bits=8)"])
+            runs.append(("splade, bits=8", evaluate(index.run(queries, pipeline="splade"), qrels, MEASURES)))
+        table = markdown(report.values_table(report.report(runs)))
+        parts += [f"### {name}", "", f"The splade view takes {postings / 1e6:.1f} MB.", "", *table, ""]
+    return "\n".join(parts)
 
 
 def markdown(table: list[list[str]]) -> list[str]:

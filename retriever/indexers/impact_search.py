@@ -33,7 +33,8 @@ from retriever.indexers.tiles import (
 from retriever.types import Floats, Hits, Mask, Rows
 
 _CHUNK = 64
-_TOGETHER = 64
+_TOGETHER, _ROOM = 256, 1 << 20
+"""So many queries go through a tile one after the other; fewer where k is large, so that their best are not more."""
 _BUFFER = 128
 _ABOVE_ZERO = np.finfo(np.float32).smallest_subnormal
 
@@ -145,55 +146,89 @@ def _add(tiles: Any, head: Any, at: int, weight: Any, scores: Any, scoring: Any)
 
 
 class _Best(NamedTuple):
-    """The best so far of some queries: rows int64 and scores float32 [queries, room], of which `counts` are filled;
-    floors: what a score must reach.
+    """The best rows so far, int64, and their scores, float32, of some queries: query q has `counts[q]` of them from
+    `begins[q]` on, and room for `rooms[q]`; `floors[q]` is what a score must reach. used: how much of the arrays is.
     """
 
     rows: Rows
     scores: Floats
+    begins: Rows
+    rooms: Rows
     counts: Rows
     floors: Floats
+    used: Rows
 
 
 @compiled
-def _raise_floor(rows: Any, scores: Any, count: int, k: int) -> Any:
-    """Drop what is below the k-th best; says how many stay, and what that is."""
-    floor = np.partition(scores[:count], count - k)[count - k]
-    kept = 0
+def _none_yet(queries: int, room: int) -> Any:
+    counts, floors = np.zeros(queries, np.int64), np.full(queries, _ABOVE_ZERO)
+    rows, scores = np.empty(queries * room, np.int64), np.empty(queries * room, np.float32)
+    used = np.full(1, queries * room)
+    return _Best(rows, scores, room * np.arange(queries), np.full(queries, room), counts, floors, used)
+
+
+@compiled
+def _widen(best: Any, q: int) -> Any:
+    """Move a query's best to where they have twice the room."""
+    begin, count, used, room = best.begins[q], best.counts[q], best.used[0], 2 * best.rooms[q]
+    rows, scores = best.rows, best.scores
+    if used + room > len(rows):
+        more = max(room, len(rows))
+        rows = np.concatenate((rows, np.empty(more, np.int64)))
+        scores = np.concatenate((scores, np.empty(more, np.float32)))
+    rows[used : used + count], scores[used : used + count] = rows[begin : begin + count], scores[begin : begin + count]
+    best.begins[q], best.rooms[q], best.used[0] = used, room, used + room
+    return _Best(rows, scores, best.begins, best.rooms, best.counts, best.floors, best.used)
+
+
+@compiled
+def _kth_best(scores: Any, k: int) -> Any:
+    """By halving the range of their bits, which are in the order of the numbers where none is negative."""
+    bits = scores.view(np.int32)
+    low, high = np.int32(0), np.int32(0x7F800000)  # infinity
+    while low < high:
+        middle, reaching = low + (high - low + np.int32(1)) // np.int32(2), 0
+        for i in range(len(bits)):
+            reaching += bits[i] >= middle
+        if reaching >= k:
+            low = np.int32(middle)
+        else:
+            high = np.int32(middle - 1)
+    return np.full(1, low).view(np.float32)[0]
+
+
+@compiled
+def _raise_floor(best: Any, q: int, k: int) -> None:
+    """Drop what is below the k-th best of a query."""
+    begin, count, kept = best.begins[q], best.counts[q], 0
+    rows, scores = best.rows[begin : begin + count], best.scores[begin : begin + count]
+    floor = _kth_best(scores, k)
     for i in range(count):
         if scores[i] >= floor:
             rows[kept], scores[kept] = rows[i], scores[i]
             kept += 1
-    return kept, floor
-
-
-@compiled
-def _widened(best: Any) -> Any:
-    """With twice the room."""
-    rows = np.concatenate((best.rows, np.empty_like(best.rows)), axis=1)
-    return _Best(rows, np.concatenate((best.scores, np.empty_like(best.scores)), axis=1), best.counts, best.floors)
+    best.counts[q], best.floors[q] = kept, floor
 
 
 @compiled
 def _collect(best: Any, q: int, first: int, scores: Any, k: int, allowed: Any) -> Any:
     """Take over the scores of a tile that are among the best so far of one query."""
-    count, floor, unfiltered = best.counts[q], best.floors[q], len(allowed) == 0
+    unfiltered = len(allowed) == 0
     for begin in range(0, len(scores), _CHUNK):
-        part = scores[begin : begin + _CHUNK]  # counting from 0 lets the compiler use the vector unit
-        passing = 0
-        for i in range(len(part)):
+        part, floor, passing = scores[begin : begin + _CHUNK], best.floors[q], 0
+        for i in range(len(part)):  # from 0: the compiler makes vectors of this
             passing += part[i] >= floor
         if passing == 0:
             continue
-        if count + _CHUNK > best.rows.shape[1]:
-            count, floor = _raise_floor(best.rows[q], best.scores[q], count, k)
-            if 2 * count > best.rows.shape[1]:  # ties
-                best = _widened(best)
-        rows, values, begin = best.rows[q], best.scores[q], begin + first
+        if best.counts[q] + _CHUNK > best.rooms[q]:
+            _raise_floor(best, q, k)
+            if 2 * best.counts[q] > best.rooms[q]:  # ties
+                best = _widen(best, q)
+        at, floor, row = best.begins[q] + best.counts[q], best.floors[q], first + begin
         for i in range(len(part)):
-            rows[count], values[count] = begin + i, part[i]
-            count += part[i] >= floor and (unfiltered or allowed[begin + i])
-    best.counts[q], best.floors[q] = count, floor
+            best.rows[at], best.scores[at] = row + i, part[i]
+            at += part[i] >= floor and (unfiltered or allowed[row + i])
+        best.counts[q] = at - best.begins[q]
     return best
 
 
@@ -222,26 +257,27 @@ def _scan(tiles: Any, asked: Any, queries: Any, k: int, scoring: Any, scores: An
 def _search(mapped: Any, tail: Any, asked: Any, k: int, scoring: Any) -> Any:
     """The answers one after the other: where each ends, rows and scores, in no order."""
     queries = len(asked.ends)
-    out_ends, room = np.zeros(queries, np.int64), queries * min(k, 100)
-    out_rows, out_scores = np.empty(room, np.int64), np.empty(room, np.float32)
+    out_ends, guess = np.zeros(queries, np.int64), queries * k
+    out_rows, out_scores = np.empty(guess, np.int64), np.empty(guess, np.float32)
     scores = np.zeros(1 << 16, np.float32)  # whatever 16 bits say
-    total, width = 0, max(_BUFFER, 4 * k)
-    for first in range(0, queries, _TOGETHER):
-        last = min(first + _TOGETHER, queries)
-        rows, values = np.empty((last - first, width), np.int64), np.empty((last - first, width), np.float32)
-        best = _Best(rows, values, np.zeros(last - first, np.int64), np.full(last - first, _ABOVE_ZERO))
+    total, room = 0, max(_BUFFER, 4 * k)
+    together = max(1, min(_TOGETHER, _ROOM // room))
+    for first in range(0, queries, together):
+        last = min(first + together, queries)
+        best = _none_yet(last - first, room)
         best = _scan(mapped, asked, (first, last), k, scoring, scores, best)
         best = _scan(tail, asked, (first, last), k, scoring, scores, best)
-        for q in range(first, last):
-            rows, values, count = best.rows[q - first], best.scores[q - first], best.counts[q - first]
-            if count > k:
-                count, _ = _raise_floor(rows, values, count, k)
+        for q in range(last - first):
+            if best.counts[q] > k:
+                _raise_floor(best, q, k)
+            begin, count = best.begins[q], best.counts[q]
             while total + count > len(out_rows):
                 out_rows = np.concatenate((out_rows, np.empty(max(count, len(out_rows)), np.int64)))
                 out_scores = np.concatenate((out_scores, np.empty(max(count, len(out_scores)), np.float32)))
-            out_rows[total : total + count], out_scores[total : total + count] = rows[:count], values[:count]
+            out_rows[total : total + count] = best.rows[begin : begin + count]
+            out_scores[total : total + count] = best.scores[begin : begin + count]
             total += count
-            out_ends[q] = total
+            out_ends[first + q] = total
     return out_ends, out_rows[:total], out_scores[:total]
 
 

@@ -167,13 +167,11 @@ class TermWeightIndex:
     def frequencies(self, terms: Sequence[str]) -> Frequencies:
         """Of these terms, over all rows; cf is the sum of the weights as they stand in the index."""
         numbers = self._lexicon.find(terms)
-        known = np.maximum(numbers, 0)
-        df = np.where(numbers >= 0, self._df[known], 0) if len(self._df) else np.zeros(len(terms), np.int64)
-        sums = [
-            sum(block_sums(tiles, number) for tiles in (self._mapped, self._tail)) if number >= 0 else 0.0
-            for number in numbers.tolist()
-        ]
-        return Frequencies(df, np.array(sums), self.state.rows, float(self.state.data.get("tokens", 0.0)))
+        known = numbers >= 0
+        df, cf = np.zeros(len(terms), dtype=np.int64), np.zeros(len(terms))
+        df[known] = self._df[numbers[known]]
+        cf[known] = sum(block_sums(tiles, numbers[known]) for tiles in (self._mapped, self._tail))
+        return Frequencies(df, cf, self.state.rows, float(self.state.data.get("tokens", 0.0)))
 
     def _ranked(self, weights: csr_array, numbers: Rows, k: int, allowed: Mask | None, config: Any) -> Hits:
         """Search with a matrix of query weights, whose columns have these numbers in the index (-1: none)."""

@@ -202,21 +202,23 @@ def find_block(tiles: Any, head: Any, term: int) -> int:
 
 
 @compiled
-def block_sums(tiles: Any, term: int) -> float:
-    """The summed weights of one term's postings."""
-    total = 0.0
-    for t in range(len(tiles.heads)):
-        head = tiles.heads[t]
-        at = find_block(tiles, head, term)
-        if at >= 0:
+def block_sums(tiles: Any, terms: Any) -> Any:
+    """float64 [n]: the summed weights of the postings of each of these terms, int64 [n]."""
+    sums = np.zeros(len(terms))
+    for i in range(len(terms)):
+        for t in range(len(tiles.heads)):
+            head = tiles.heads[t]
+            at = find_block(tiles, head, terms[i])
+            if at < 0:
+                continue
             place, count = tiles.words[at + 1], np.int64(tiles.words[at + 2])
             if place & FILLED:
                 begin, count = head[AT_FILLED] + np.int64(place ^ FILLED), head[ROWS]
             else:
                 begin = head[AT_WEIGHTS] + np.int64(place)
             for p in range(begin, begin + count):
-                total += tiles.weights[p]
-    return total
+                sums[i] += tiles.weights[p]
+    return sums
 
 
 def document_frequencies(tiles: Tiles, terms: int) -> Rows:

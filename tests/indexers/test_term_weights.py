@@ -86,7 +86,7 @@ def test_frequencies_count_every_block():
     matrix = random_matrix(200, 40, 3, whole=True)
     tiles = tiles_of(matrix, "uint8", 64)
     assert document_frequencies(tiles, 40).tolist() == (matrix.toarray() > 0).sum(axis=0).tolist()
-    assert [block_sums(tiles, term) for term in range(45)] == [*matrix.toarray().sum(axis=0).tolist(), *[0] * 5]
+    assert block_sums(tiles, np.arange(45)).tolist() == [*matrix.toarray().sum(axis=0).tolist(), *[0] * 5]
 
 
 def test_full_scores_come_from_the_weights_by_row():
