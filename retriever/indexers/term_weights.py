@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -148,21 +149,21 @@ class TermWeightIndex:
         """Queries as weighted terms."""
         given = self.encoder.encode_queries(texts)
         weights = given.weights
-        bounds = zip(weights.indptr[:-1].tolist(), weights.indptr[1:].tolist(), strict=True)
-        return [
-            {given.terms[j]: w for j, w in zip(weights.indices[a:b].tolist(), weights.data[a:b].tolist(), strict=True)}
-            for a, b in bounds
-        ]
+        terms, values = [given.terms[j] for j in weights.indices.tolist()], weights.data.tolist()
+        return [dict(zip(terms[a:b], values[a:b], strict=True)) for a, b in pairwise(weights.indptr.tolist())]
 
     def document_terms(self, rows: Rows, documents: Sequence[Document]) -> list[Terms]:
         """The weights of these rows, as the encoder gave them."""
-        terms: list[Terms] = []
-        for row in rows.tolist():
-            postings = self._postings[self._ends[row - 1] if row else 0 : self._ends[row]]
-            self._examine(postings)
-            texts = self._lexicon.text(postings["term"].astype(np.int64))
-            terms.append(dict(zip(texts, postings["weight"].tolist(), strict=True)))
-        return terms
+        if not len(rows):
+            return []
+        parts = [self._postings[self._ends[row - 1] if row else 0 : self._ends[row]] for row in rows.tolist()]
+        postings = np.concatenate(parts)
+        self._examine(postings)
+        numbers, places = np.unique(postings["term"], return_inverse=True)
+        texts = self._lexicon.text(numbers.astype(np.int64))
+        terms, weights = [texts[place] for place in places.tolist()], postings["weight"].tolist()
+        ends = np.cumsum([len(part) for part in parts]).tolist()
+        return [dict(zip(terms[a:b], weights[a:b], strict=True)) for a, b in pairwise([0, *ends])]
 
     def frequencies(self, terms: Sequence[str]) -> Frequencies:
         """Of these terms, over all rows; cf is the sum of the weights as they stand in the index."""
