@@ -17,6 +17,7 @@ The order of lines never matters.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import math
 import operator
@@ -320,7 +321,8 @@ def _check_writable(what: str, name: str) -> None:
 def written(path: Path) -> Iterator[IO[bytes]]:
     """A stream whose content takes the place of `path` in one step when all went well, and else leaves no trace.
 
-    Compressed where the name ends in .gz or .zst. Raises: InputError where it cannot be written.
+    Compressed where the name ends in .gz or .zst. Raises: InputError where it cannot be written, OSError where the disk
+    is full or fails: that is the machine's fault.
     """
     path = path.resolve()
     if path.exists() and not path.is_file():
@@ -334,6 +336,8 @@ def written(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         part.replace(path)
     except OSError as problem:
+        if problem.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise OSError(problem.errno, problem.strerror, str(path)) from None
         raise InputError(f"cannot be written: {problem.strerror}", path) from None
     finally:
         part.unlink(missing_ok=True)

@@ -49,7 +49,7 @@ def test_values_and_gradients_are_those_of_the_modules(model, training):
 
 
 def test_the_worked_example_of_splade():
-    """methods.md: logits [[1, -2, .5], [.5, 3, -1]] pool to (.693147, 1.386294, .405465)."""
+    """Logits [[1, -2, .5], [.5, 3, -1]] pool to (.693147, 1.386294, .405465)."""
     import torch
 
     from retriever.training.maxima import term_weights

@@ -23,6 +23,8 @@ def settings(tmp_path_factory):
         steps=30,
         batch_size=8,
         learning_rate=5e-3,
+        query_weight=0.02,
+        document_weight=0.01,
         train_length=16,
         max_length=32,
         evaluate_every=10,
@@ -134,7 +136,7 @@ def test_two_folders_of_one_name(settings, tmp_path):
 
 
 def test_the_regulariser_is_the_papers():
-    """methods.md: FLOPS of [[1, 0, 2], [3, 0, 0]] is 5; halfway through its rise the weight is a quarter."""
+    """FLOPS of [[1, 0, 2], [3, 0, 0]] is 5; halfway through its rise the weight is a quarter."""
     import torch
     from sentence_transformers.sparse_encoder import losses
     from sentence_transformers.sparse_encoder.callbacks import SpladeRegularizerWeightSchedulerCallback
