@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from retriever.errors import SpecError
-from retriever.spec import Component, suggest
+from retriever.spec import Component, component_of, configure, parse_pipeline, suggest
 
 
 def load(component: Component, table: Mapping[str, str], what: str) -> Any:
@@ -37,3 +37,16 @@ def load_class(target: str, error: Any = None) -> Any:
     except (ImportError, AttributeError) as problem:
         message = f"cannot import {target!r}: {problem}"
         raise (error(message) if error else SpecError(message, target, 0)) from None
+
+
+def component_from(text: str, table: Mapping[str, str], what: str) -> tuple[Component, Any]:
+    """One component from its text form: its canonical text and itself.
+
+    Raises: SpecError for a text that is not exactly one component of the table, or a wrong configuration.
+    """
+    component = parse_pipeline(text)
+    if not isinstance(component, Component):
+        raise SpecError(f"this is a pipeline; give one {what}, as in {next(iter(table))}(MODEL)", text, 0)
+    kind = load(component, table, what)
+    config = configure(kind.Config, component)
+    return component_of(component.name, config), kind(config)

@@ -21,7 +21,7 @@ Spans = npt.NDArray[np.int64]
 """int64 [n, 2]: where units begin and end, ascending: characters of a text, or units of it."""
 
 UNITS = {"words": 150, "tokens": 225, "sentences": 1}
-"""What a passage is counted in, and how many make one where nothing else is said: Dai and Callan's, PARADE's, Birch's."""
+"""What a passage is counted in, and how many make one by default: those of Dai and Callan, PARADE and Birch."""
 
 MIDDLES = ("even", "random")
 POOLS = ("first", "max", "sum", "mean", "top", "weighted")
@@ -29,10 +29,11 @@ POOLS = ("first", "max", "sum", "mean", "top", "weighted")
 
 @dataclass(frozen=True)
 class Splitting:
-    """unit: words (between white space; for scripts that write none take another), tokens, or sentences. window: how
-    many make a passage (none: 150 words, 225 tokens, 1 sentence). stride: how many lie between the beginnings of two
-    (none: half a window, rounded up). cap: the most passages of one document: its first, its last, and of those between
-    evenly spaced ones (`even`) or a sample (`random`) that depends on seed and number alone.
+    """unit: words (between white space; for scripts that write none take another), tokens (a passage may begin and end
+    inside a word), or sentences (by `sentence_spans`). window: how many make a passage (none: 150 words, 225 tokens, 1
+    sentence). stride: how many lie between the beginnings of two (none: half a window, rounded up). cap: the most
+    passages of one document: its first, its last, and of those between evenly spaced ones (`even`) or a sample
+    (`random`) that depends on seed and number alone.
     """
 
     unit: str = "words"

@@ -15,7 +15,7 @@ import retriever
 PACKAGE = Path(retriever.__file__).parent
 HEAVY = {"datasets", "faiss", "ir_datasets", "openvino", "pyarrow", "sentence_transformers", "torch", "transformers"}
 
-BASE = {"components", "errors", "progress", "ranking", "runs", "spec", "store", "types"}
+BASE = {"components", "errors", "progress", "ranking", "runs", "spec", "store", "tallies", "types"}
 """What everything above may stand on."""
 
 ALLOWED = {
@@ -23,20 +23,23 @@ ALLOWED = {
     "errors": set(),
     "types": set(),
     "progress": set(),
+    "tallies": set(),
     "runs": {"errors", "types"},
     "spec": {"errors"},
     "ranking": {"types"},
     "components": {"errors", "spec"},
     "analyzers": set(),
+    "passages": {"types"},
     "corpus": {"errors", "interchange", "progress", "types"},
     "interchange": {"errors", "runs", "types"},
     "store": {"errors", "spec", "types"},
     "encoders": BASE | {"analyzers"},
+    "generators": BASE | {"encoders"},
     "fusion": BASE,
     "expansion": BASE | {"encoders", "rerankers"},
-    "indexers": BASE | {"analyzers", "encoders", "expansion"},
-    "rerankers": BASE | {"encoders"},
-    "query_expansion": BASE | {"encoders", "indexers"},
+    "indexers": BASE | {"analyzers", "encoders", "expansion", "passages"},
+    "rerankers": BASE | {"analyzers", "encoders", "generators", "passages"},
+    "query_expansion": BASE | {"encoders", "generators", "indexers"},
     "snapshot": BASE | {"indexers"},
     "pipeline": BASE | {"fusion", "indexers", "query_expansion", "rerankers", "snapshot"},
     "writer": BASE | {"indexers", "snapshot"},

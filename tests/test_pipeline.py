@@ -8,6 +8,8 @@ import pytest
 
 from retriever import InputError, Query, Retriever, Run
 from retriever.errors import SpecError
+from retriever.query_expansion import QUERY_EXPANSIONS
+from retriever.rerankers import RERANKERS
 from retriever.spec import parse_pipeline
 from retriever.types import Document
 
@@ -22,8 +24,8 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Retriever:
 
 
 FOLLOW = (
-    "cannot follow '>>' here; rerankers can: cross-encoder, bert-qe; and a view can behind a query expansion: rm3, "
-    "rocchio, bo1, kl, vector-prf, hyde, query2doc"
+    f"cannot follow '>>' here; rerankers can: {', '.join(RERANKERS)}; and a view can behind a query expansion: "
+    "rm3, rocchio, bo1, kl, vector-prf, hyde, query2doc"
 )
 
 
@@ -146,8 +148,8 @@ def test_a_search_and_a_run_of_many_give_the_same(index):
         (
             "bm25 >> cross-encode(m)",
             8,
-            "no stage is called 'cross-encode'; did you mean 'cross-encoder'? known: bert-qe, bo1, cross-encoder, "
-            "hyde, kl, query2doc, rm3, rocchio, vector-prf",
+            "no stage is called 'cross-encode'; did you mean 'cross-encoder'? known: "
+            f"{', '.join(sorted({*RERANKERS, *QUERY_EXPANSIONS}))}",
         ),
         ("bm25 >> cross-encoder", 8, "cross-encoder needs 'model', as in cross-encoder(MODEL)"),
         ("rrf", 0, "rrf needs results to work on: put a view before it, as in bm25 >> rrf"),

@@ -36,12 +36,12 @@ def config(**more: Any) -> Any:
     )
 
 
-def cross_encoder(folder: Path, labels: int = 1) -> Path:
+def cross_encoder(folder: Path, labels: int = 1, **more: Any) -> Path:
     import torch
     from transformers import BertForSequenceClassification
 
     torch.manual_seed(7)
-    settings = config(num_labels=labels, initializer_range=0.5)
+    settings = config(num_labels=labels, initializer_range=0.5, **more)
     BertForSequenceClassification(settings).save_pretrained(folder)
     tokenizer(64).save_pretrained(folder)
     return folder
@@ -76,12 +76,12 @@ def bi_encoder(
     return folder / "model"
 
 
-def seq2seq(folder: Path, **generation: Any) -> Path:
-    """A T5 that reads and writes WORDS; `generation`: what its generation_config.json says."""
+def seq2seq(folder: Path, more: Sequence[str] = (), **generation: Any) -> Path:
+    """A T5 that reads and writes WORDS and `more`; `generation`: what its generation_config.json says."""
     import torch
     from transformers import T5Config, T5ForConditionalGeneration, T5Tokenizer
 
-    words = [(f"▁{word}", -2.0) for word in WORDS if word.isalpha()]
+    words = [(f"▁{word}", -2.0) for word in [*WORDS, *more] if word.isalpha()]
     letters = [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789:"]
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -4.0)]
     pieces = T5Tokenizer(vocab=[*special, *words, *letters], extra_ids=0)

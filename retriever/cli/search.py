@@ -42,16 +42,20 @@ def search_command(  # noqa: PLR0913 - one parameter an option
     """
     from retriever.engine import Retriever
     from retriever.errors import InputError
+    from retriever.tallies import tallies
 
     if (query is None) == (queries is None):
         raise InputError("give a query, or --queries with a file of them")
     if run is not None and queries is None:
         raise InputError("--run writes the results of --queries; a single query is printed")
     retriever = Retriever(index)
-    if query is not None:
-        _print(retriever.search(query, k, where, pipeline), as_json=as_json)
-    elif queries is not None:
-        _run(retriever, queries, k, where, pipeline, run)
+    with tallies() as found:
+        if query is not None:
+            _print(retriever.search(query, k, where, pipeline), as_json=as_json)
+        elif queries is not None:
+            _run(retriever, queries, k, where, pipeline, run)
+    for what, count in found.items():
+        typer.echo(f"{count:,} {what}", err=True)
 
 
 def _run(

@@ -51,21 +51,27 @@ def tokenize(tokenizer: Any, texts: list[str], max_length: int | None, *, specia
 
 
 def hidden_states(
-    ids: Sequence[Sequence[int]], tokenizer: Any, runtimes: Runtimes
+    ids: Sequence[Sequence[int]], tokenizer: Any, runtimes: Runtimes, types: Sequence[Sequence[int]] | None = None
 ) -> Iterator[tuple[list[int], Features]]:
     """Batches, longest texts first: their positions among the texts, and features with `token_embeddings`.
 
+    types: the token_type_ids, for a model that is given them.
     To be called in `torch.inference_mode()`. A batch's embeddings are valid until the next is asked for.
     """
     lengths = [len(row) for row in ids]
     runtime = runtimes.of(sum(lengths))
     places = list(_batches(lengths, runtime.token_budget))
-    padded = (features([ids[i] for i in place], tokenizer, runtimes.device) for place in places)
+    padded = (
+        features([ids[i] for i in place], tokenizer, runtimes.device, types and [types[i] for i in place])
+        for place in places
+    )
     yield from zip(places, runtime.run(padded), strict=True)
 
 
-def features(ids: Sequence[Sequence[int]], tokenizer: Any, device: Any) -> Features:
-    """int64 tensors [n, longest]: ids and mask, padded on the side that the tokenizer pads on."""
+def features(
+    ids: Sequence[Sequence[int]], tokenizer: Any, device: Any, types: Sequence[Sequence[int]] | None = None
+) -> Features:
+    """int64 tensors [n, longest]: ids, mask and, where given, types, padded on the side that the tokenizer pads on."""
     import torch
 
     width = max(map(len, ids))
@@ -75,6 +81,10 @@ def features(ids: Sequence[Sequence[int]], tokenizer: Any, device: Any) -> Featu
         where = slice(width - len(row), width) if tokenizer.padding_side == "left" else slice(len(row))
         padded[i, where], mask[i, where] = row, 1
     arrays = {"input_ids": padded, "attention_mask": mask}
+    if types is not None:
+        kinds = np.full_like(padded, tokenizer.pad_token_type_id)
+        kinds[mask > 0] = [kind for row in types for kind in row]
+        arrays["token_type_ids"] = kinds
     return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
 
 

@@ -11,8 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from retriever.encoders.models import find_model, weights_digest
+from retriever.encoders.pretrained import load_model, load_tokenizer
 from retriever.expansion.documents import Expanded
-from retriever.expansion.pretrained import load_model, load_tokenizer
 
 _AT_ONCE = 40
 """Samples that are drawn side by side: their keys and values for a text of 512 tokens take 1.5 GB in T5-base."""

@@ -11,12 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-from retriever.components import load
-from retriever.errors import SpecError
+from retriever.components import component_from
 from retriever.expansion import DOCUMENT_EXPANSIONS
 from retriever.expansion.records import Records, appending, fingerprint, in_batches
 from retriever.progress import advance
-from retriever.spec import Component, component_of, configure, parse_pipeline
 from retriever.types import Document
 
 
@@ -79,16 +77,3 @@ def expand(documents: Iterable[Document], path: Path, text: str) -> Report:
 
 def _record(document: Document, expansion: list[str]) -> dict[str, Any]:
     return {"id": document.id, "sha256": fingerprint(document.contents), "expansion": expansion}
-
-
-def component_from(text: str, table: Mapping[str, str], what: str) -> tuple[Component, Any]:
-    """One component from its text form: its canonical text and itself.
-
-    Raises: SpecError for a text that is not exactly one component of the table, or a wrong configuration.
-    """
-    component = parse_pipeline(text)
-    if not isinstance(component, Component):
-        raise SpecError(f"this is a pipeline; give one {what}, as in {next(iter(table))}(MODEL)", text, 0)
-    kind = load(component, table, what)
-    config = configure(kind.Config, component)
-    return component_of(component.name, config), kind(config)

@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from retriever.components import component_from
 from retriever.encoders.models import find_model, weights_digest
 from retriever.errors import InputError
-from retriever.expansion.documents import component_from
 from retriever.expansion.files import ExpansionFile
 from retriever.expansion.records import Record, Records, appending, fingerprint, in_batches, read_header, write_whole
 from retriever.progress import advance

@@ -12,11 +12,11 @@ import numpy as np
 
 from retriever.encoders.batches import hidden_states
 from retriever.encoders.models import find_model, weights_digest
+from retriever.encoders.pretrained import load_model, load_tokenizer
 from retriever.encoders.runtime import Runtimes
 from retriever.encoders.stop_words import NLTK_ENGLISH
 from retriever.errors import InputError
 from retriever.expansion.documents import Expanded
-from retriever.expansion.pretrained import load_model, load_tokenizer
 from retriever.types import Floats, Mask, Rows
 
 STOP_WORDS = NLTK_ENGLISH | {"definition"}

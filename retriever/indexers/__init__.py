@@ -19,16 +19,19 @@ INDEXERS = {
     "impacts": "retriever.indexers.learned:Impacts",
 }
 FREE_BM25 = "retriever.indexers.free_bm25:FreeBm25"
+DENSE_PASSAGES = "retriever.indexers.dense_passages:DensePassages"
 _FREE = {"k1", "b", "variant"}
 
 
 def indexer_class(component: Component) -> Any:
     """The class behind a view. `bm25` is tantivy's as it stands, and where k1, b or a variant is named, which tantivy
-    has fixed, the term-weight index's.
+    has fixed, the term-weight index's. `dense` with a length of passages has a vector for each of them.
 
     Raises: SpecError for a name that is not in the table, or a class that cannot be imported.
     """
     options = dict(component.options)
     if component.name == "bm25" and (_FREE & options.keys() or options.get("language") == "lucene"):
         return load_class(FREE_BM25, component.error)
+    if component.name == "dense" and "passage" in options:
+        return load_class(DENSE_PASSAGES, component.error)
     return load(component, INDEXERS, "view")

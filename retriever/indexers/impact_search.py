@@ -86,10 +86,10 @@ class Postings(NamedTuple):
 def top_k(tiles: tuple[Tiles, Tiles], asked: Asked, k: int, scoring: Scoring) -> Hits:
     """Of each query, the rows with the k best positive scores, and all that tie with the k-th; best first.
 
-    tiles: those on disk and those in memory. The queries are shared among the processor's cores.
+    tiles: those on disk and those in memory. The queries are shared among the cores that this process may use.
     """
     queries = len(asked.ends)
-    shares = np.linspace(0, queries, min(queries, os.cpu_count() or 1) + 1, dtype=int).tolist()
+    shares = np.linspace(0, queries, min(queries, len(os.sched_getaffinity(0))) + 1, dtype=int).tolist()
     parts = [asked.part(first, last) for first, last in pairwise(shares)]
     if len(parts) == 1:
         return _rectangle([_search(*tiles, asked, k, scoring)])
@@ -117,17 +117,18 @@ def _rectangle(parts: list[tuple[Rows, Rows, Floats]]) -> Hits:
 
 @compiled
 def _add(tiles: Any, head: Any, at: int, weight: Any, scores: Any, scoring: Any) -> None:
-    """Add one block, times the query's weight, to the scores of its tile."""
+    """Add one block, times the query's weight, to the scores of its tile. No branches: what they would save is less
+    than what the processor loses where it guesses wrong.
+    """
     place, count, rows = tiles.words[at + 1], np.int64(tiles.words[at + 2]), head[ROWS]
-    table, lengths = scoring.table, scoring.lengths
-    scored, last = table.shape[0] > 0, table.shape[1] - 1
+    table, scored, last = scoring.table, len(scoring.table) > 0, np.uint32(scoring.table.shape[1] - 1)
+    classes = scoring.lengths[head[FIRST] : head[FIRST] + rows]
     if place & FILLED:
         begin = head[AT_FILLED] + np.int64(place ^ FILLED)
         filled = tiles.weights[begin : begin + rows]
         if scored:
             for i in range(rows):
-                if filled[i]:
-                    scores[i] += weight * table[lengths[head[FIRST] + i], min(np.int64(filled[i]), last)]
+                scores[i] += weight * table[np.uint32(classes[i]), min(np.uint32(filled[i]), last)]
         else:
             for i in range(rows):
                 scores[i] += weight * np.float32(filled[i])
@@ -138,8 +139,8 @@ def _add(tiles: Any, head: Any, at: int, weight: Any, scores: Any, scoring: Any)
     weights = tiles.weights[begin : begin + count]
     if scored:
         for i in range(count):
-            row = min(np.int64(where[i]), rows - 1)
-            scores[row] += weight * table[lengths[head[FIRST] + row], min(np.int64(weights[i]), last)]
+            row = min(np.uint32(where[i]), np.uint32(rows - 1))
+            scores[row] += weight * table[np.uint32(classes[row]), min(np.uint32(weights[i]), last)]
     else:
         for i in range(count):
             scores[where[i]] += weight * np.float32(weights[i])
@@ -204,30 +205,44 @@ def _raise_floor(best: Any, q: int, k: int) -> None:
     rows, scores = best.rows[begin : begin + count], best.scores[begin : begin + count]
     floor = _kth_best(scores, k)
     for i in range(count):
-        if scores[i] >= floor:
-            rows[kept], scores[kept] = rows[i], scores[i]
-            kept += 1
+        score = scores[i]
+        rows[kept], scores[kept] = rows[i], score
+        kept += score >= floor
     best.counts[q], best.floors[q] = kept, floor
 
 
 @compiled
-def _collect(best: Any, q: int, first: int, scores: Any, k: int, allowed: Any) -> Any:
+def _chunk_maxima(scores: Any, maxima: Any) -> None:
+    """The highest score of each chunk, through the bits: whole numbers are what the compiler makes vectors of."""
+    bits, highest = scores.view(np.int32), maxima.view(np.int32)
+    for c in range(len(maxima)):
+        part, most = bits[c * _CHUNK : (c + 1) * _CHUNK], np.int32(0)
+        for i in range(len(part)):
+            most = max(most, part[i])
+        highest[c] = most
+
+
+@compiled
+def _collect(best: Any, q: int, first: int, scores: Any, k: int, maxima: Any) -> Any:
     """Take over the scores of a tile that are among the best so far of one query."""
-    unfiltered = len(allowed) == 0
-    for begin in range(0, len(scores), _CHUNK):
-        part, floor, passing = scores[begin : begin + _CHUNK], best.floors[q], 0
-        for i in range(len(part)):  # from 0: the compiler makes vectors of this
-            passing += part[i] >= floor
-        if passing == 0:
+    _chunk_maxima(scores, maxima)
+    floor, reaching = best.floors[q], 0
+    for c in range(len(maxima)):
+        reaching += maxima[c] >= floor
+    if reaching >= k:  # as many rows are at least as good as the k-th best of these
+        best.floors[q] = _kth_best(maxima, k)
+    for c in range(len(maxima)):
+        if maxima[c] < best.floors[q]:
             continue
         if best.counts[q] + _CHUNK > best.rooms[q]:
             _raise_floor(best, q, k)
             if 2 * best.counts[q] > best.rooms[q]:  # ties
                 best = _widen(best, q)
-        at, floor, row = best.begins[q] + best.counts[q], best.floors[q], first + begin
+        part, row = scores[c * _CHUNK : (c + 1) * _CHUNK], first + c * _CHUNK
+        at, floor = best.begins[q] + best.counts[q], best.floors[q]
         for i in range(len(part)):
             best.rows[at], best.scores[at] = row + i, part[i]
-            at += part[i] >= floor and (unfiltered or allowed[row + i])
+            at += part[i] >= floor
         best.counts[q] = at - best.begins[q]
     return best
 
@@ -236,8 +251,11 @@ def _collect(best: Any, q: int, first: int, scores: Any, k: int, allowed: Any) -
 def _scan(tiles: Any, asked: Any, queries: Any, k: int, scoring: Any, scores: Any, best: Any) -> Any:
     """Go through the tiles with some queries: each tile is in the processor's cache for all but the first."""
     first, last = queries
+    maxima = np.empty(len(scores) // _CHUNK, np.float32)
     for t in range(len(tiles.heads)):
         head = tiles.heads[t]
+        of_tile, chunks = scores[: head[ROWS]], (head[ROWS] + _CHUNK - 1) // _CHUNK
+        allowed = scoring.allowed[head[FIRST] : head[FIRST] + head[ROWS]]
         begin = asked.ends[first - 1] if first else 0
         for q in range(first, last):
             matched = False
@@ -248,8 +266,10 @@ def _scan(tiles: Any, asked: Any, queries: Any, k: int, scoring: Any, scores: An
                     matched = True
             begin = asked.ends[q]
             if matched:
-                best = _collect(best, q - first, head[FIRST], scores[: head[ROWS]], k, scoring.allowed)
-                scores[: head[ROWS]] = 0
+                for i in range(len(allowed)):
+                    of_tile[i] = of_tile[i] if allowed[i] else np.float32(0)
+                best = _collect(best, q - first, head[FIRST], of_tile, k, maxima[:chunks])
+                of_tile[:] = 0
     return best
 
 
@@ -257,7 +277,7 @@ def _scan(tiles: Any, asked: Any, queries: Any, k: int, scoring: Any, scores: An
 def _search(mapped: Any, tail: Any, asked: Any, k: int, scoring: Any) -> Any:
     """The answers one after the other: where each ends, rows and scores, in no order."""
     queries = len(asked.ends)
-    out_ends, guess = np.zeros(queries, np.int64), queries * k
+    out_ends, guess = np.zeros(queries, np.int64), queries * min(k, 1000)
     out_rows, out_scores = np.empty(guess, np.int64), np.empty(guess, np.float32)
     scores = np.zeros(1 << 16, np.float32)  # whatever 16 bits say
     total, room = 0, max(_BUFFER, 4 * k)

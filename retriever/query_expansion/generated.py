@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from retriever.generators import Sampling, generator
 from retriever.indexers.base import Terms, TermView, VectorView
 from retriever.query_expansion.base import Feedback
-from retriever.query_expansion.generators import Sampling, generator
 from retriever.types import Floats
 
 QUERY = "{query}"

@@ -2,5 +2,11 @@
 
 RERANKERS = {
     "cross-encoder": "retriever.rerankers.cross_encoder:CrossEncoder",
+    "mono-t5": "retriever.rerankers.mono_t5:MonoT5",
+    "duo": "retriever.rerankers.duo:Duo",
+    "listwise": "retriever.rerankers.listwise:Listwise",
+    "maxsim": "retriever.rerankers.maxsim:MaxSim",
     "bert-qe": "retriever.rerankers.bert_qe:BertQe",
+    "long": "retriever.rerankers.long:Long",
+    "keyb": "retriever.rerankers.keyb:Keyb",
 }

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from scipy.special import expit, softmax
 
 from retriever.rerankers.base import contents, reorder
-from retriever.rerankers.cross_encoder import CrossEncoder, CrossEncoderConfig
+from retriever.rerankers.cross_encoder import CrossEncoder, CrossEncoderConfig, check
 from retriever.types import Document, Floats, Hits, Rows
 
 Numbers = npt.NDArray[np.float64]
@@ -20,7 +20,8 @@ Numbers = npt.NDArray[np.float64]
 class BertQeConfig:
     """model: a cross-encoder, as `cross-encoder` takes it. depth: how many documents of each list are reranked. docs:
     how many of them give chunks (the paper's k_d), words: of a chunk (m), chunks: how many are kept (k_c). alpha: share
-    of the chunks' evidence. beta: weight of it all against the score of the search before.
+    of the chunks' evidence. beta: weight of it all against the score of the search before. precision: "auto" (bfloat16
+    where the hardware has it) or "float32".
     """
 
     model: str
@@ -30,6 +31,7 @@ class BertQeConfig:
     chunks: int = 10
     alpha: float = 0.4
     beta: float = 0.9
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         for name in ("depth", "docs", "words", "chunks"):
@@ -37,6 +39,7 @@ class BertQeConfig:
                 raise ValueError(f"{name} must be at least 1")
         if not (0 <= self.alpha <= 1 and 0 <= self.beta <= 1):
             raise ValueError("alpha and beta must be between 0 and 1")
+        check(self.depth, self.precision)
 
 
 class BertQe:
@@ -47,18 +50,18 @@ class BertQe:
     is beta * ln((1 - alpha) * P(q, d) + alpha * P(C, d)) + (1 - beta) * score of the search before, where C are the
     chunks; beta=1 leaves that search out, and alpha=0 then gives the order of phase 1.
 
-    P is the logistic function of the model's single output, whatever activation its files name: the paper's probability
-    for a model that was trained with cross-entropy, a monotone stand-in for others. Scores of the search before enter
-    as they are; the paper's were those of DPH+KL. Unlike the paper's, a document is read from its beginning as far as
-    the model reads, not by its best passage, and its chunks come from all of it. Its results on Robust04 and GOV2 could
-    not be reproduced here, without collections and models.
+    P is the logistic function of the model's single output, whatever activation its files name, or the softmax of its
+    two: the paper's probability for a model that was trained with cross-entropy, a monotone stand-in for others. Scores
+    of the search before enter as they are; the paper's were those of DPH+KL. Unlike the paper's, a document is read
+    from its beginning as far as the model reads, not by its best passage, and its chunks come from all of it. Its
+    results on Robust04 and GOV2 could not be reproduced here, without collections and models.
     """
 
     Config = BertQeConfig
 
     def __init__(self, config: BertQeConfig) -> None:
         self.config = config
-        self._model = CrossEncoder(CrossEncoderConfig(config.model))
+        self._model = CrossEncoder(CrossEncoderConfig(config.model, precision=config.precision))
 
     def rerank(self, hits: Hits, queries: Sequence[str], fetch: Callable[[Rows], list[Document]]) -> Hits:
         """The first `depth` of each list in the order of their new scores; the rest follow in their old order."""

@@ -1,100 +1,93 @@
-"""Pointwise cross-encoders, by sentence-transformers' CrossEncoder."""
+"""Pointwise cross-encoders: monoBERT, MiniLM and every other sequence classifier over pairs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from retriever.encoders.models import find_model
+from retriever.encoders.runtime import PRECISIONS
 from retriever.errors import InputError
+from retriever.rerankers.classifier import Classifier, check_scores_pairs, classifier
+from retriever.tallies import tally
 from retriever.types import Floats
-
-_BATCH = 32
 
 
 @dataclass(frozen=True)
 class CrossEncoderConfig:
-    """model: name or path of a sequence classifier with one output; depth: how many documents of each list it reads."""
+    """model: name or path of a sequence classifier with one or two outputs. depth: how many documents of each list it
+    reads. precision: "auto" (bfloat16 where the hardware has it) or "float32".
+    """
 
     model: str
     depth: int = 100
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
-        if self.depth < 1:
-            raise ValueError("depth must be at least 1")
+        check(self.depth, self.precision)
 
 
 class CrossEncoder:
-    """The score is the model's single output, through the activation that its files name."""
+    """One output (as sentence-transformers trains): the score is that output, through the activation that the model's
+    files name, as `CrossEncoder.predict` gives it. Two (monoBERT, Nogueira and Cho 2019, arXiv 1901.04085): the score
+    is the logarithm of the softmax probability of class 1, relevant, which is pygaggle's score and orders as the
+    paper's probability does.
+
+    A pair that is too long loses tokens of its longer text, as in `CrossEncoder.predict`, and is tallied.
+
+    Proven, on random weights: in float32 the scores are those of `CrossEncoder.predict` to 1e-4. In bfloat16 they
+    differ in the third digit; with the extra `fast`, only searches of many pairs are computed so. Not proven: the
+    published effectiveness, for want of the published weights.
+    """
 
     Config = CrossEncoderConfig
 
     def __init__(self, config: CrossEncoderConfig) -> None:
         self.config = config
         self._folder = find_model(config.model)
-        if not _scores_pairs(self._folder):
-            raise InputError(
-                f"{self._folder}: is no cross-encoder: its files hold no head that scores pairs. Give a model with one "
-                "output, such as cross-encoder/ms-marco-MiniLM-L6-v2; a bi-encoder belongs in a dense view"
-            )
+        check_scores_pairs(self._folder)
 
     @cached_property
-    def _model(self) -> Any:
-        from sentence_transformers import CrossEncoder as Model
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
-        try:
-            model = Model(str(self._folder), local_files_only=True)
-        except (OSError, ValueError, KeyError) as problem:
-            raise InputError(f"{self._folder}: is not a cross-encoder that can be loaded: {problem}") from None
-        if model.num_labels != 1:
-            raise InputError(f"{self._folder}: has {model.num_labels} outputs; a reranker needs one score a pair")
-        return model
+    def _classifier(self) -> Classifier:
+        found = classifier(self._folder, self.config.precision)
+        if found.labels not in (1, 2):
+            raise InputError(f"{self._folder}: has {found.labels} outputs; a reranker has one, or two classes")
+        return found
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
         """float32 [n], computed in batches of like length and returned in the order of the pairs."""
-        return self._predict(pairs, None)
+        import torch
+
+        logits = self.logits(pairs)
+        if self._classifier.labels == 2:
+            scores: Floats = -np.logaddexp(0, -logits.astype(np.float64)).astype(np.float32)
+            return scores
+        with torch.inference_mode():
+            activated: Floats = self._classifier.model.activation_fn(torch.from_numpy(logits)).numpy()
+        return activated
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> Floats:
-        """float32 [n]: the model's single output before any activation."""
-        from torch.nn import Identity
+        """float32 [n]: the single output before any activation; of two, the second less the first.
 
-        return self._predict(pairs, Identity())
-
-    def _predict(self, pairs: Sequence[tuple[str, str]], activation: Any) -> Floats:
-        scores = np.empty(len(pairs), dtype=np.float32)
-        if pairs:
-            order = sorted(range(len(pairs)), key=lambda i: -sum(map(len, pairs[i])))
-            asked = [pairs[i] for i in order]
-            scores[order] = self._model.predict(
-                asked, batch_size=_BATCH, show_progress_bar=False, activation_fn=activation
-            )
-        return scores
-
-
-def _scores_pairs(folder: Path) -> bool:
-    """Whether a model has a head: sentence-transformers would give one without it a random one, and say nothing."""
-    modules = [str(module["type"]) for module in _json(folder / "modules.json", [])]
-    if modules and (len(modules) > 1 or not modules[0].endswith(".Transformer")):
-        return not any(module.endswith(".Pooling") for module in modules)
-    config = _json(folder / "config.json", None)
-    if config is None:
-        return True  # an adapter, whose base model brings the head
-    heads = [*(config.get("architectures") or []), *config.get("auto_map", {})]
-    return any(name.endswith(("ForSequenceClassification", "ForCausalLM")) for name in heads)
+        Either way the logistic function of it is the probability of relevance for a model trained by cross-entropy.
+        """
+        if not pairs:
+            return np.zeros(0, dtype=np.float32)
+        values, cut = self._classifier.logits(pairs)
+        tally(
+            f"pairs were longer than the {self._classifier.max_length} tokens that {self.config.model} reads, and cut",
+            int(cut.sum()),
+        )
+        difference: Floats = values[:, -1] - values[:, 0] if values.shape[1] == 2 else values[:, 0]
+        return difference
 
 
-def _json(path: Path, default: Any) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return default
-    except ValueError as problem:
-        raise InputError(f"is not JSON: {problem}", path) from None
+def check(depth: int, precision: str) -> None:
+    """What every reranker's configuration owes. Raises: ValueError."""
+    if depth < 1:
+        raise ValueError("depth must be at least 1")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}")

@@ -19,12 +19,12 @@ class SparseTraining:
     base: str
     data: tuple[str, ...]
     dev: tuple[str, ...] = ()
-    steps: int = 800
+    steps: int = 600
     batch_size: int = 16
     negatives: int = 1
     learning_rate: float = 1e-4
-    query_weight: float = 2e-2
-    document_weight: float = 1e-2
+    query_weight: float = 0.3
+    document_weight: float = 0.05
     train_length: int = 128
     max_length: int = 256
     evaluate_every: int = 100

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -75,7 +76,7 @@ def train_sparse(settings: SparseTraining, out: Path) -> Trained:
         trainer = _trainer(settings, out, model, examples, measured)
         trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     model.max_seq_length = settings.max_length
-    model.save_pretrained(str(out), create_model_card=False)
+    model.save_pretrained(str(out))
     shutil.rmtree(out / CHECKPOINTS)
     return Trained(out, notes)
 
@@ -155,7 +156,10 @@ def _trainer(
 
     class Trainer(SparseEncoderTrainer):  # type: ignore[misc]
         def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-            """None: the card would quote the data, and computing it shows a bar in pipes."""
+            """None: the card would quote the data, and making it shows a bar in pipes."""
+
+    # the trainer saves by this method, and a card for each checkpoint costs an encoding and a warning
+    model.save_pretrained = partial(model.save_pretrained, create_model_card=False)
 
     loss = losses.SpladeLoss(
         model,

@@ -26,7 +26,7 @@ LINEAR = 4.0
 """GELU is a straight line up to 1e-3 from here on; added before it, taken off by the layer norm behind it."""
 START = 3.0
 """Two standard deviations of the tokens' own logits at the start, and how far the rarest term's bias is raised."""
-TERMS = 300
+TERMS = 200
 """Active terms of a text at the start, on average."""
 CALIBRATION = 64
 """Texts that they are counted on."""

@@ -146,13 +146,13 @@ def test_scores_are_those_of_the_reranker_for_each_query_with_its_document(tmp_p
     model = cross_encoder(tmp_path / "model")
     documents, source = [Document(f"d{i}", " ".join(WORDS[i:]), title="the body") for i in range(5)], tmp_path / "all"
     expand(documents, source, "toy_expansions:Synonyms(n=7)")
-    filter_expansion(documents, source, tmp_path / "out", f"cross-encoder({model})", keep=0.3)
+    filter_expansion(documents, source, tmp_path / "out", f"cross-encoder({model}, precision=float32)", keep=0.3)
     reference = CrossEncoder(str(model), device="cpu")
     for document, made, scored in zip(documents, lines(source)[1:], lines(tmp_path / "all.scores")[1:], strict=True):
         expected = reference.predict([(query, document.contents) for query in made["expansion"]])
         np.testing.assert_allclose(scored["scores"], expected, atol=1e-5)
     header = lines(tmp_path / "all.scores")[0]
-    assert header["scores"] == f"cross-encoder({model})"
+    assert header["scores"] == f"cross-encoder({model}, precision=float32)"
     assert len(header["model"]["weights"]) == 64
 
 

@@ -104,7 +104,7 @@ def test_the_three_phases_are_those_written_out(index, model, corpus):
     texts = {id: corpus[id].contents for id in head}
     mixed = Written(model).scores("wing lift", texts, docs=3, words=6, kept=4, alpha=0.3)
     expected = {id: 0.8 * np.log(mixed[id]) + 0.2 * before[id] for id in head}
-    stage = f"bert-qe({model}, depth=6, docs=3, words=6, chunks=4, alpha=0.3, beta=0.8)"
+    stage = f"bert-qe({model}, precision=float32, depth=6, docs=3, words=6, chunks=4, alpha=0.3, beta=0.8)"
     after = run(index, "wing lift", f"bm25 >> {stage}")
     assert {id: after[id] for id in head} == pytest.approx(expected, abs=1e-4)
     assert list(after)[:6] == sorted(head, key=lambda id: -expected[id]) != head
@@ -113,12 +113,12 @@ def test_the_three_phases_are_those_written_out(index, model, corpus):
 
 def test_without_the_chunks_and_the_first_search_it_is_the_cross_encoder(index, model):
     for query in "wing", "lift drag", "flow over body":
-        stage = f"bert-qe({model}, depth=20, alpha=0, beta=1)"
+        stage = f"bert-qe({model}, precision=float32, depth=20, alpha=0, beta=1)"
         assert list(run(index, query, f"bm25 >> {stage}")) == list(
-            run(index, query, f"bm25 >> cross-encoder({model}, depth=20)")
+            run(index, query, f"bm25 >> cross-encoder({model}, precision=float32, depth=20)")
         )
         assert (
-            list(run(index, query, f"bm25 >> bert-qe({model}, depth=20, beta=0)"))[:20]
+            list(run(index, query, f"bm25 >> bert-qe({model}, precision=float32, depth=20, beta=0)"))[:20]
             == list(run(index, query, "bm25"))[:20]
         )
 
@@ -128,17 +128,17 @@ def test_a_model_whose_files_name_no_activation_gives_the_same_probabilities(ind
     config = json.loads((raw / "config.json").read_text())
     config["sentence_transformers"] = {"activation_fn": "torch.nn.modules.linear.Identity", "version": "4.0"}
     (raw / "config.json").write_text(json.dumps(config))
-    plain = run(index, "wing", f"bm25 >> cross-encoder({raw}, depth=5)")
+    plain = run(index, "wing", f"bm25 >> cross-encoder({raw}, precision=float32, depth=5)")
     assert min(list(plain.values())[:5]) < 0 or max(plain.values()) > 1  # logits, where the other gives probabilities
-    same = [run(index, "wing", f"bm25 >> bert-qe({folder}, depth=5)") for folder in (model, raw)]
+    same = [run(index, "wing", f"bm25 >> bert-qe({folder}, precision=float32, depth=5)") for folder in (model, raw)]
     assert same[0] == pytest.approx(same[1], abs=1e-5)
 
 
 def test_nothing_found_is_nothing_reranked(index, model):
-    assert index.search("unheard of", pipeline=f"bm25 >> bert-qe({model})") == []
+    assert index.search("unheard of", pipeline=f"bm25 >> bert-qe({model}, precision=float32)") == []
     queries = [Query("none", "???"), Query("some", "wing")]
-    made = index.run(queries, k=5, pipeline=f"bm25 >> bert-qe({model}, depth=5)")
-    assert made["some"] == run(index, "wing", f"bm25 >> bert-qe({model}, depth=5)", k=5)
+    made = index.run(queries, k=5, pipeline=f"bm25 >> bert-qe({model}, precision=float32, depth=5)")
+    assert made["some"] == run(index, "wing", f"bm25 >> bert-qe({model}, precision=float32, depth=5)", k=5)
     assert "none" not in made
 
 

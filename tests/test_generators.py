@@ -11,7 +11,7 @@ from toy_server import Server, completion, serving
 
 from retriever import InputError
 from retriever.errors import RetrieverError
-from retriever.query_expansion.generators import Endpoint, LocalModel, Sampling, generator
+from retriever.generators import Endpoint, LocalModel, Sampling, generator
 
 SAMPLING = Sampling(max_tokens=8, temperature=0.7, seed=3)
 GREEDY = Sampling(max_tokens=8, temperature=0.0, seed=0)
