@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -22,11 +23,11 @@ def test_the_python_example_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_every_command_of_the_readme_exists():
-    from retriever.cli.app import COMMANDS
+    from retriever.cli.app import app
 
     named = set(re.findall(r"^retriever ([\w-]+)", README, re.MULTILINE))
 
-    assert named <= set(COMMANDS)
+    assert named <= set(get_command(app).commands)
     assert len(named) >= 7
 
 
