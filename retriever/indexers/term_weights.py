@@ -53,8 +53,8 @@ _ENDS = np.dtype("<i8")
 _CHUNK = 65_536
 _ALL = np.zeros(0, dtype=np.bool_)
 _NO_LENGTHS = np.frombuffer(b"", dtype=np.uint8)
-_CANDIDATES = 10
-"""An approximate search takes so many times k candidates to the exact score."""
+_CANDIDATES = 100
+"""An approximate search computes the full scores of so many candidates, or of 2 * k."""
 
 
 class TermWeightIndex:
@@ -187,7 +187,7 @@ class TermWeightIndex:
         cut = getattr(config, "cut", None)
         if cut is None:
             return top_k((self._mapped, self._tail), asked, k, scoring)
-        candidates = min(_CANDIDATES * k, self.state.rows)
+        candidates = min(max(_CANDIDATES, 2 * k), self.state.rows)
         rows = top_k((self._mapped, self._tail), asked.heaviest(cut), candidates, scoring).rows
         by_row = Postings(self._ends, self._postings["term"], self._postings["weight"], self._form.steps)
         scores = rescore(by_row, asked, rows)
