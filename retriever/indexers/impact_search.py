@@ -37,6 +37,9 @@ _TOGETHER, _ROOM = 256, 1 << 20
 """So many queries go through a tile one after the other; fewer where k is large, so that their best are not more."""
 _BUFFER = 128
 _ABOVE_ZERO = np.finfo(np.float32).smallest_subnormal
+_INFINITY = 0x7F80_0000
+"""Its bits in float32."""
+_NO_KEY = np.iinfo(np.int64).max
 
 
 class Asked(NamedTuple):
@@ -92,9 +95,9 @@ def top_k(tiles: tuple[Tiles, Tiles], asked: Asked, k: int, scoring: Scoring) ->
     shares = np.linspace(0, queries, min(queries, len(os.sched_getaffinity(0))) + 1, dtype=int).tolist()
     parts = [asked.part(first, last) for first, last in pairwise(shares)]
     if len(parts) == 1:
-        return _rectangle([_search(*tiles, asked, k, scoring)])
+        return _hits([_best_keys(tiles, asked, k, scoring)])
     with ThreadPoolExecutor(len(parts)) as pool:
-        return _rectangle(list(pool.map(lambda part: _search(*tiles, part, k, scoring), parts)))
+        return _hits(list(pool.map(lambda part: _best_keys(tiles, part, k, scoring), parts)))
 
 
 def rescore(postings: Postings, asked: Asked, rows: Rows) -> Floats:
@@ -103,16 +106,24 @@ def rescore(postings: Postings, asked: Asked, rows: Rows) -> Floats:
     return scores
 
 
-def _rectangle(parts: list[tuple[Rows, Rows, Floats]]) -> Hits:
-    """One row a query, best first, padded to the longest list."""
-    counts = np.concatenate([np.diff(ends, prepend=0) for ends, _, _ in parts])
-    width = int(counts.max(initial=0))
-    hits = Hits(np.full((len(counts), width), -1, np.int64), np.full((len(counts), width), -np.inf, np.float32))
-    filled = np.arange(width)[None, :] < counts[:, None]
-    hits.rows[filled] = np.concatenate([rows for _, rows, _ in parts])
-    hits.scores[filled] = np.concatenate([scores for _, _, scores in parts])
-    order = np.argsort(-hits.scores, axis=1)
-    return Hits(np.take_along_axis(hits.rows, order, axis=1), np.take_along_axis(hits.scores, order, axis=1))
+def _best_keys(tiles: tuple[Tiles, Tiles], asked: Asked, k: int, scoring: Scoring) -> Rows:
+    """One row a query, best first: numbers that sort as scores do, downwards, and hold the row in their lower half."""
+    ends, keys = _search(*tiles, asked, k, scoring)
+    counts = np.diff(ends, prepend=0)
+    rectangle: Rows = np.full((len(ends), int(counts.max(initial=0))), _NO_KEY)
+    rectangle[np.arange(rectangle.shape[1])[None, :] < counts[:, None]] = keys
+    rectangle.sort(axis=1)
+    return rectangle
+
+
+def _hits(parts: list[Rows]) -> Hits:
+    """Keys as rows and scores, padded to the longest list."""
+    width = max(part.shape[1] for part in parts)
+    padded = [np.pad(part, ((0, 0), (0, width - part.shape[1])), constant_values=_NO_KEY) for part in parts]
+    keys = np.concatenate(padded)
+    hits = Hits(keys & 0xFFFF_FFFF, (_INFINITY - (keys >> 32)).astype(np.int32).view(np.float32))
+    hits.rows[keys == _NO_KEY], hits.scores[keys == _NO_KEY] = -1, -np.inf
+    return hits
 
 
 @compiled
@@ -184,9 +195,12 @@ def _widen(best: Any, q: int) -> Any:
 
 @compiled
 def _kth_best(scores: Any, k: int) -> Any:
-    """By halving the range of their bits, which are in the order of the numbers where none is negative."""
+    """What exactly the k best scores and those that tie with them reach.
+
+    By halving the range of their bits, which are in the order of the numbers where none is negative.
+    """
     bits = scores.view(np.int32)
-    low, high = np.int32(0), np.int32(0x7F800000)  # infinity
+    low, high = np.int32(0), np.int32(_INFINITY)
     while low < high:
         middle, reaching = low + (high - low + np.int32(1)) // np.int32(2), 0
         for i in range(len(bits)):
@@ -195,6 +209,8 @@ def _kth_best(scores: Any, k: int) -> Any:
             low = np.int32(middle)
         else:
             high = np.int32(middle - 1)
+        if reaching == k:
+            break
     return np.full(1, low).view(np.float32)[0]
 
 
@@ -223,38 +239,59 @@ def _chunk_maxima(scores: Any, maxima: Any) -> None:
 
 
 @compiled
-def _collect(best: Any, q: int, first: int, scores: Any, k: int, maxima: Any) -> Any:
+def _reaching(maxima: Any, floor: Any, chunks: Any) -> int:
+    """Note the chunks that reach the floor; says how many."""
+    count = 0
+    for c in range(len(maxima)):
+        chunks[count] = c
+        count += maxima[c] >= floor
+    return count
+
+
+@compiled
+def _take(scores: Any, maxima: Any, chunks: Any, done: int, first: int, floor: Any, out: Any) -> Any:
+    """Append the rows that reach the floor while there is room for a whole chunk; says how many chunks are done and
+    how many rows there are.
+    """
+    rows, values, count = out
+    while done < len(chunks) and count + _CHUNK <= len(rows):
+        begin = chunks[done] * _CHUNK
+        done += 1
+        if maxima[begin // _CHUNK] >= floor:
+            for i in range(begin, min(begin + _CHUNK, len(scores))):
+                rows[count], values[count] = first + i, scores[i]
+                count += scores[i] >= floor
+    return done, count
+
+
+@compiled
+def _collect(best: Any, q: int, first: int, scores: Any, k: int, maxima: Any, chunks: Any) -> Any:
     """Take over the scores of a tile that are among the best so far of one query."""
     _chunk_maxima(scores, maxima)
-    floor, reaching = best.floors[q], 0
-    for c in range(len(maxima)):
-        reaching += maxima[c] >= floor
+    reaching = _reaching(maxima, best.floors[q], chunks)
     if reaching >= k:  # as many rows are at least as good as the k-th best of these
         best.floors[q] = _kth_best(maxima, k)
-    for c in range(len(maxima)):
-        if maxima[c] < best.floors[q]:
-            continue
-        if best.counts[q] + _CHUNK > best.rooms[q]:
-            _raise_floor(best, q, k)
-            if 2 * best.counts[q] > best.rooms[q]:  # ties
-                best = _widen(best, q)
-        part, row = scores[c * _CHUNK : (c + 1) * _CHUNK], first + c * _CHUNK
-        at, floor = best.begins[q] + best.counts[q], best.floors[q]
-        for i in range(len(part)):
-            best.rows[at], best.scores[at] = row + i, part[i]
-            at += part[i] >= floor
-        best.counts[q] = at - best.begins[q]
-    return best
+        reaching = _reaching(maxima, best.floors[q], chunks)
+    done = 0
+    while True:
+        begin, end = best.begins[q], best.begins[q] + best.rooms[q]
+        out = best.rows[begin:end], best.scores[begin:end], best.counts[q]
+        done, best.counts[q] = _take(scores, maxima, chunks[:reaching], done, first, best.floors[q], out)
+        if done == reaching:
+            return best
+        _raise_floor(best, q, k)
+        if 2 * best.counts[q] > best.rooms[q]:  # ties
+            best = _widen(best, q)
 
 
 @compiled
 def _scan(tiles: Any, asked: Any, queries: Any, k: int, scoring: Any, scores: Any, best: Any) -> Any:
     """Go through the tiles with some queries: each tile is in the processor's cache for all but the first."""
     first, last = queries
-    maxima = np.empty(len(scores) // _CHUNK, np.float32)
+    maxima, chunks = np.empty(len(scores) // _CHUNK, np.float32), np.empty(len(scores) // _CHUNK, np.int64)
     for t in range(len(tiles.heads)):
         head = tiles.heads[t]
-        of_tile, chunks = scores[: head[ROWS]], (head[ROWS] + _CHUNK - 1) // _CHUNK
+        of_tile, of_chunks = scores[: head[ROWS]], maxima[: (head[ROWS] + _CHUNK - 1) // _CHUNK]
         allowed = scoring.allowed[head[FIRST] : head[FIRST] + head[ROWS]]
         begin = asked.ends[first - 1] if first else 0
         for q in range(first, last):
@@ -268,37 +305,35 @@ def _scan(tiles: Any, asked: Any, queries: Any, k: int, scoring: Any, scores: An
             if matched:
                 for i in range(len(allowed)):
                     of_tile[i] = of_tile[i] if allowed[i] else np.float32(0)
-                best = _collect(best, q - first, head[FIRST], of_tile, k, maxima[:chunks])
+                best = _collect(best, q - first, head[FIRST], of_tile, k, of_chunks, chunks)
                 of_tile[:] = 0
     return best
 
 
 @compiled
 def _search(mapped: Any, tail: Any, asked: Any, k: int, scoring: Any) -> Any:
-    """The answers one after the other: where each ends, rows and scores, in no order."""
-    queries = len(asked.ends)
-    out_ends, guess = np.zeros(queries, np.int64), queries * min(k, 1000)
-    out_rows, out_scores = np.empty(guess, np.int64), np.empty(guess, np.float32)
+    """The answers one after the other, in no order: where each ends, and the keys of `_best_keys`."""
+    queries, total, room = len(asked.ends), 0, max(_BUFFER, 4 * k)
+    ends, keys = np.zeros(queries, np.int64), np.empty(queries * min(k, 1000), np.int64)
     scores = np.zeros(1 << 16, np.float32)  # whatever 16 bits say
-    total, room = 0, max(_BUFFER, 4 * k)
-    together = max(1, min(_TOGETHER, _ROOM // room))
-    for first in range(0, queries, together):
-        last = min(first + together, queries)
-        best = _none_yet(last - first, room)
+    best = _none_yet(max(1, min(queries, _TOGETHER, _ROOM // room)), room)
+    for first in range(0, queries, len(best.counts)):
+        last = min(first + len(best.counts), queries)
+        best.counts[:], best.floors[:] = 0, _ABOVE_ZERO
         best = _scan(mapped, asked, (first, last), k, scoring, scores, best)
         best = _scan(tail, asked, (first, last), k, scoring, scores, best)
         for q in range(last - first):
             if best.counts[q] > k:
                 _raise_floor(best, q, k)
             begin, count = best.begins[q], best.counts[q]
-            while total + count > len(out_rows):
-                out_rows = np.concatenate((out_rows, np.empty(max(count, len(out_rows)), np.int64)))
-                out_scores = np.concatenate((out_scores, np.empty(max(count, len(out_scores)), np.float32)))
-            out_rows[total : total + count] = best.rows[begin : begin + count]
-            out_scores[total : total + count] = best.scores[begin : begin + count]
+            while total + count > len(keys):
+                keys = np.concatenate((keys, np.empty(max(count, len(keys)), np.int64)))
+            bits = best.scores[begin : begin + count].view(np.int32)
+            for i in range(count):
+                keys[total + i] = (_INFINITY - np.int64(bits[i])) << 32 | best.rows[begin + i]
             total += count
-            out_ends[first + q] = total
-    return out_ends, out_rows[:total], out_scores[:total]
+            ends[first + q] = total
+    return ends, keys[:total]
 
 
 @compiled

@@ -48,14 +48,17 @@ class Lexicon:
 
     def text(self, numbers: Rows) -> list[str]:
         """The terms with these numbers."""
-        ends = self._entries["end"]
-        begins = np.where(numbers > 0, ends[numbers - 1], 0)
-        bounds = zip(begins.tolist(), ends[numbers].tolist(), strict=True)
         try:
-            return [bytes(self._text[begin:end]).decode() for begin, end in bounds]
+            return [term.decode() for term in self._encoded(numbers)]
         except UnicodeDecodeError:
             path = self._folder / "terms.bin"
             raise CorruptIndexError(f"{path}: holds no UTF-8; `retriever verify` tells more") from None
+
+    def _encoded(self, numbers: Rows) -> list[bytes]:
+        ends = self._entries["end"]
+        begins = np.where(numbers > 0, ends[numbers - 1], 0)
+        bounds = zip(begins.tolist(), ends[numbers].tolist(), strict=True)
+        return [bytes(self._text[begin:end]) for begin, end in bounds]
 
     def _append(self, terms: Sequence[bytes]) -> None:
         begin = int(self._entries["end"][-1]) if len(self) else 0
@@ -71,17 +74,18 @@ class Lexicon:
         numbers = np.full(len(terms), _UNSEEN, dtype=np.int64)
         hashes, order = self._order
         wanted = _hashes(terms)
-        for i, place in enumerate(np.searchsorted(hashes, wanted).tolist()):
-            while place < len(hashes) and hashes[place] == wanted[i]:  # two terms may share a hash
-                if self._holds(int(order[place]), terms[i]):
-                    numbers[i] = order[place]
-                    break
-                place += 1
-        return numbers
-
-    def _holds(self, number: int, term: bytes) -> bool:
-        begin = int(self._entries["end"][number - 1]) if number else 0
-        return bytes(self._text[begin : int(self._entries["end"][number])]) == term
+        places, sought = np.searchsorted(hashes, wanted), np.arange(len(terms))
+        while True:
+            sought = sought[places[sought] < len(hashes)]
+            sought = sought[hashes[places[sought]] == wanted[sought]]
+            if not len(sought):
+                return numbers
+            found = order[places[sought]]
+            pairs = zip(self._encoded(found), sought.tolist(), strict=True)
+            same = np.array([held == terms[i] for held, i in pairs])
+            numbers[sought[same]] = found[same]
+            sought = sought[~same]  # two terms may share a hash
+            places[sought] += 1
 
     @cached_property
     def _entries(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:

@@ -11,7 +11,7 @@ import pytest
 import toy_encoders
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, hstack, vstack
 
 from retriever import Document, InputError, Query, Retriever, read_corpus
 from retriever.errors import CorruptIndexError, SpecError
@@ -80,6 +80,22 @@ def test_all_that_ties_with_the_last_place_is_found_and_nothing_that_is_not_allo
     assert sorted(top_k((tiles, none), queries, 3, PLAIN).rows[0].tolist()) == list(range(500))
     allowed = np.arange(500) % 7 == 0
     assert sorted(top_k((tiles, none), queries, 3, PLAIN._replace(allowed=allowed)).rows[0]) == list(range(0, 500, 7))
+
+
+def test_queries_that_go_through_a_tile_together_do_not_disturb_each_other():
+    everywhere = csr_array(np.ones((3000, 1), np.float32))
+    documents = csr_array(hstack([everywhere, random_matrix(3000, 20, 6, whole=True)]))
+    tiles = tiles_of(documents[:2048], "uint8", 1024), tiles_of(documents[2048:], "uint8", 1024, 2048)
+    tying, others = csr_array(np.eye(1, 21, dtype=np.float32)), random_matrix(6, 20, 7, whole=True)
+    every = csr_array(vstack([tying, hstack([csr_array((6, 1), dtype=np.float32), others])]))
+    together = asked_of(csr_array(vstack([every] * 80)))  # more than go together
+    hits = top_k(tiles, together, 5, PLAIN)
+    for q in range(560):
+        alone = top_k(tiles, asked_of(every[[q % 7]]), 5, PLAIN)
+        found = alone.rows.shape[1]
+        assert hits.rows[q, :found].tolist() == alone.rows[0].tolist()
+        assert hits.scores[q, :found].tolist() == alone.scores[0].tolist()
+        assert (hits.rows[q, found:] == -1).all()
 
 
 def test_frequencies_count_every_block():
