@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TOKENIZERS_PARALLELISM := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow test-lucene test-all demo bench results clean
+.PHONY: help setup check test test-slow test-lucene test-all demo bench bench-terms results clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ demo: $(VENV)/.run  ## index the standard library's documentation, search it, me
 
 bench: $(VENV)/.bench  ## speed beside what a user would use instead; writes docs/benchmarks.md
 	HF_HUB_OFFLINE=1 python benchmarks/run.py --out docs/benchmarks.md
+
+bench-terms: $(VENV)/.bench  ## the inverted index beside other engines; writes docs/term_weights.md
+	HF_HUB_OFFLINE=1 python benchmarks/term_weights.py $(DATA) --out docs/term_weights.md
 
 results: setup  ## effectiveness on the collections in $(DATA); writes docs/results.md
 	HF_HUB_OFFLINE=1 python benchmarks/results.py $(DATA) --out docs/results.md

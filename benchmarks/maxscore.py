@@ -58,12 +58,10 @@ class MaxScore:
         self._maxima = _block_maxima(self.tiles, self._bases, int(self.tiles.heads[:, BLOCKS].sum()))
         self.bytes = at + self._maxima.nbytes
 
-    def search(self, queries: csr_array, k: int) -> tuple[Any, Any]:
+    def search(self, queries: csr_array, k: int) -> Any:
         """Rows int64 and scores float32 [n, k] of the best, best first; -1 where there are none."""
         ends, terms, weights = queries.indptr[1:].astype(np.int64), queries.indices.astype(np.int64), queries.data
-        rows, scores = _search(self.tiles, self._maxima, self._bases, (ends, terms, weights), k)
-        order = np.argsort(-scores, axis=1)
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order, axis=1)
+        return _search(self.tiles, self._maxima, self._bases, (ends, terms, weights), k)
 
 
 @compiled
@@ -228,8 +226,8 @@ def _search(tiles: Any, maxima: Any, bases: Any, asked: Any, k: int) -> Any:
     for q in range(queries):
         if counts[q] > k:
             counts[q], _ = _raise_floor(best_rows[q], best[q], counts[q], k)
-        kept = min(counts[q], k)
-        out_rows[q, :kept], out_scores[q, :kept] = best_rows[q, :kept], best[q, :kept]
+        order = np.argsort(-best[q, : counts[q]])[:k]
+        out_rows[q, : len(order)], out_scores[q, : len(order)] = best_rows[q][order], best[q][order]
     return out_rows, out_scores
 
 

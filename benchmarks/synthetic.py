@@ -37,7 +37,7 @@ def _collection(count: int, size: int, topical: int, seed: int) -> csr_array:
     rng = np.random.default_rng(seed)
     numbers = np.random.default_rng(0).permutation(VOCABULARY).astype(np.int32)
     parts = [_rows(min(_CHUNK, count - first), size, topical, rng) for first in range(0, count, _CHUNK)]
-    ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(counts for counts, _, _ in parts)]))
+    ends = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(counts for counts, _, _ in parts)])).astype(np.int32)
     terms = numbers[np.concatenate([ranks for _, ranks, _ in parts])]
     weights = np.concatenate([values for _, _, values in parts])
     matrix = csr_array((weights, terms, ends), shape=(count, VOCABULARY))

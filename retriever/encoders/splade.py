@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
     from torch import Tensor
 
+_ROUND = 64
+"""Tokens whose logits are computed are padded to a multiple of this."""
 _GROUP = {"cpu": 512}
 """Tokens whose logits are held at once (62 MB for 30,522 terms in float32): about what a cache takes."""
 _GROUP_ELSEWHERE = 8192
@@ -193,7 +195,14 @@ class _Expander:
                 yield place[texts], pool(logits, lengths[texts], pooling.pooling_strategy, pooling.activation_function)
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        return hidden if self.projection is None else self.projection(hidden.to(self.projection.weight.dtype))
+        """Float [tokens, vocabulary], computed in few sizes: torch keeps memory for each that it has seen."""
+        import torch
+
+        if self.projection is None:
+            return hidden
+        padding = torch.zeros(-len(hidden) % _ROUND, hidden.shape[1], dtype=hidden.dtype, device=hidden.device)
+        padded = torch.cat([hidden, padding]).to(self.projection.weight.dtype)  # [tokens and padding, d]
+        return self.projection(padded)[: len(hidden)]
 
 
 def pool(logits: Tensor, lengths: Sequence[int], pooling: str, activation: str = "relu") -> Tensor:

@@ -2,7 +2,8 @@
 
 Evaluation is term at a time and exhaustive: a list is added to the scores of its tile, and one that has a weight for
 every row goes through the processor's vector unit, which is quicker than skipping would be. What reaches the score of
-the k-th best so far is kept. `benchmarks/term_weights.py` has the figures, beside other engines.
+the k-th best so far is kept. All queries go through a tile before the next one: it is read from memory once.
+`benchmarks/term_weights.py` has the figures, beside other engines and beside one that skips (`benchmarks/maxscore.py`).
 
 Scores are sums in float32 in the order of the query's terms. They are exact for whole numbers below 2^24, and do not
 depend on which tile a row is in, so equal documents tie.
@@ -11,6 +12,7 @@ depend on which tile a row is in, so equal documents tie.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -91,19 +93,23 @@ def top_k(tiles: tuple[Tiles, Tiles], asked: Asked, k: int, scoring: Scoring) ->
 
     tiles: those on disk and those in memory. The queries are shared among the cores that this process may use.
     """
-    queries = len(asked.ends)
-    shares = np.linspace(0, queries, min(queries, len(os.sched_getaffinity(0))) + 1, dtype=int).tolist()
-    parts = [asked.part(first, last) for first, last in pairwise(shares)]
-    if len(parts) == 1:
-        return _hits([_best_keys(tiles, asked, k, scoring)])
-    with ThreadPoolExecutor(len(parts)) as pool:
-        return _hits(list(pool.map(lambda part: _best_keys(tiles, part, k, scoring), parts)))
+    return _hits(_shared(asked, lambda part, _: _best_keys(tiles, part, k, scoring)))
 
 
 def rescore(postings: Postings, asked: Asked, rows: Rows) -> Floats:
     """float32 [n, m]: the full score of each of these rows, int64 [n, m], for its query; -inf for rows of -1."""
-    scores: Floats = _rescore(postings, asked, rows)
-    return scores
+    return np.concatenate(_shared(asked, lambda part, place: _rescore(postings, part, rows[place])))
+
+
+def _shared(asked: Asked, work: Callable[[Asked, slice], Any]) -> list[Any]:
+    """What work makes of parts of the queries, which it gets with their places, on as many cores as there may be."""
+    queries = len(asked.ends)
+    bounds = np.linspace(0, queries, min(queries, len(os.sched_getaffinity(0))) + 1, dtype=int).tolist()
+    places = [slice(first, last) for first, last in pairwise(bounds)]
+    if len(places) == 1:
+        return [work(asked, places[0])]
+    with ThreadPoolExecutor(len(places)) as pool:
+        return list(pool.map(lambda place: work(asked.part(place.start, place.stop), place), places))
 
 
 def _best_keys(tiles: tuple[Tiles, Tiles], asked: Asked, k: int, scoring: Scoring) -> Rows:
