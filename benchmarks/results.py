@@ -40,7 +40,8 @@ TRAINING = """`*` marks a difference to bm25. Trained on two cores from all-Mini
         --data DATA/squad_sentences --data DATA/msmarco_sample --data DATA/medquad --data DATA/squadshifts_reddit \\
         --data DATA/scifact --dev DATA/squadshifts_wiki --dev DATA/scifact
 
-and measured with `python benchmarks/results.py DATA --splade MODEL --only-splade --out docs/results.md`."""
+and measured with `python benchmarks/results.py DATA --splade MODEL --only-splade --out docs/results.md`;
+[training.md](training.md) has its course. RM3 is at its defaults here, which drop terms in a tenth of the documents."""
 
 HEADER = """# Results
 

