@@ -57,7 +57,7 @@ demo: $(VENV)/.run  ## index the standard library's documentation, search it, me
 bench: $(VENV)/.bench  ## speed beside what a user would use instead; writes docs/benchmarks.md
 	HF_HUB_OFFLINE=1 python benchmarks/run.py --out docs/benchmarks.md
 
-bench-terms: $(VENV)/.bench  ## the inverted index beside other engines; writes docs/term_weights.md
+bench-terms: $(VENV)/.bench $(VENV)/.lucene  ## the inverted index beside other engines; writes docs/term_weights.md
 	HF_HUB_OFFLINE=1 python benchmarks/term_weights.py $(DATA) --out docs/term_weights.md
 
 results: setup  ## effectiveness on the collections in $(DATA); writes docs/results.md
