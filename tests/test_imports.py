@@ -46,7 +46,19 @@ ALLOWED = {
     "engine": BASE | {"indexers", "pipeline", "snapshot", "writer"},
     "eval": {"errors", "runs", "types"},
     "training": BASE | {"corpus", "encoders", "engine", "eval"},
-    "cli": BASE | {"corpus", "encoders", "engine", "eval", "expansion", "interchange", "training"},
+    "cli": BASE
+    | {
+        "corpus",
+        "encoders",
+        "engine",
+        "eval",
+        "indexers",
+        "query_expansion",
+        "rerankers",
+        "expansion",
+        "interchange",
+        "training",
+    },
 }
 """Which parts of the package each part may import, wherever in its files the import stands."""
 

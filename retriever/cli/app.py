@@ -42,7 +42,7 @@ class _Commands(TyperGroup):
 app = typer.Typer(
     name="retriever",
     cls=_Commands,
-    help="Index a corpus, search it lexically, densely or both, rerank, and measure the results.",
+    help="Index a corpus, search it lexically, by learned term weights or densely, rerank, and measure the results.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -8,6 +8,12 @@ from typing import Annotated
 import typer
 
 from retriever.cli.add import Columns, SkipBad, add_corpus
+from retriever.indexers import INDEXERS
+
+VIEWS = (
+    'bm25, bm25(language=german), "bm25(k1=0.9, b=0.4)", "dense(MODEL, index=\'IVF256,PQ48\')", splade(MODEL), or '
+    f"NAME = one of these; repeatable. Known: {', '.join(INDEXERS)}."
+)
 
 
 def index_command(
@@ -23,8 +29,7 @@ def index_command(
         list[str] | None,
         typer.Option(
             "--view",
-            help="bm25, bm25(language=german), dense, \"dense(MODEL, index='IVF256,PQ48')\", or NAME = one of these; "
-            "repeatable.",
+            help=VIEWS,
             show_default="bm25 and dense",
         ),
     ] = None,

@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retriever.query_expansion import QUERY_EXPANSIONS
+from retriever.rerankers import RERANKERS
+
 if TYPE_CHECKING:
     from retriever.engine import Retriever
     from retriever.types import Hit
+
+PIPELINES = (
+    'How to search: "bm25", "bm25(k=200) + dense(k=200) >> rrf >> cross-encoder(MODEL, depth=50)", '
+    f'"bm25 >> rm3 >> bm25". Rerankers: {", ".join(RERANKERS)}. Expansions: {", ".join(QUERY_EXPANSIONS)}.'
+)
 
 
 def search_command(  # noqa: PLR0913 - one parameter an option
@@ -27,7 +35,7 @@ def search_command(  # noqa: PLR0913 - one parameter an option
     pipeline: Annotated[
         str | None,
         typer.Option(
-            help='How to search: "bm25", "bm25(k=200) + dense(k=200) >> rrf >> cross-encoder(MODEL, depth=50)".',
+            help=PIPELINES,
             show_default="all views, fused by rrf",
         ),
     ] = None,
