@@ -6,7 +6,7 @@ Everything that can be wrong with it is found before anything is searched or loa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,27 +15,30 @@ import numpy as np
 from retriever.components import load
 from retriever.errors import InputError, SpecError
 from retriever.fusion import FUSIONS
-from retriever.indexers.base import searchable
+from retriever.indexers.base import TermView, VectorView, searchable
 from retriever.query_expansion import QUERY_EXPANSIONS
 from retriever.query_expansion.base import KINDS, QueryExpansion, collect
 from retriever.ranking import settle
 from retriever.rerankers import RERANKERS
-from retriever.rerankers.base import rerank
+from retriever.rerankers.base import ExploringReranker, rerank
 from retriever.snapshot import Snapshot
 from retriever.spec import Chain, Component, Node, Sum, configure, parse_pipeline, suggest
-from retriever.types import Hits, Mask
+from retriever.types import Hits, Mask, Rows
 
 DEPTH = 100
 """A view without k that feeds another stage retrieves so many, or k if that is more. One that feeds a query expansion
 retrieves what that reads."""
+_NEAR_AT_ONCE = 1024
+"""Rows whose neighbours are looked up at once: bounds the documents in memory."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Queries with what restricts them."""
+    """Queries with what restricts them. found: what each view gave already, for a pipeline that names it twice."""
 
     queries: Sequence[str]
     allowed: Mask | None
+    found: dict[tuple[str, int], Hits] = field(default_factory=dict)
 
 
 class Asked(NamedTuple):
@@ -96,9 +99,13 @@ class _Compiler:
 
     def view(self, component: Component, depth: int) -> Search:
         asked = self.asked(component, depth)
+        key = str(component), asked.k
 
         def run(batch: Batch) -> Hits:
-            return settle(asked.view.search(batch.queries, asked.k, batch.allowed, asked.config), asked.k, self.ids)
+            if key not in batch.found:
+                hits = asked.view.search(batch.queries, asked.k, batch.allowed, asked.config)
+                batch.found[key] = settle(hits, asked.k, self.ids)
+            return batch.found[key]
 
         return run
 
@@ -204,6 +211,8 @@ class _Compiler:
             )
         reranker_class = load(component, {**RERANKERS, **QUERY_EXPANSIONS}, "stage")
         reranker = reranker_class(configure(reranker_class.Config, component))
+        if hasattr(reranker, "explore"):
+            return self.explored(search, reranker, self.asked_near(component, reranker.config))
         own = getattr(reranker, "rerank", None) or partial(rerank, reranker)
 
         def run(batch: Batch) -> Hits:
@@ -211,6 +220,49 @@ class _Compiler:
             return settle(reordered, max(1, reordered.rows.shape[1]), self.ids)
 
         return run
+
+    def explored(self, search: Search, reranker: ExploringReranker, asked: Asked) -> Search:
+        def run(batch: Batch) -> Hits:
+            near = partial(self.near, asked, batch.allowed)
+            found = reranker.explore(search(batch), batch.queries, self.fetch, near)
+            return settle(found, max(1, found.rows.shape[1]), self.ids)
+
+        return run
+
+    def asked_near(self, component: Component, config: Any) -> Asked:
+        """The view whose neighbours a reranker is given."""
+        view = parse_pipeline(config.view)
+        if not isinstance(view, Component):
+            raise component.error(f"{component.name} looks for neighbours in one view, not in {config.view!r}")
+        if "k" in dict(view.options):
+            raise component.error(
+                f"{component.name}: neighbours={config.neighbours} says how many, so its view has no k"
+            )
+        asked = self.asked(view, max(1, config.neighbours))
+        if not isinstance(asked.view, (VectorView, TermView)):
+            raise component.error(f"{component.name} cannot ask {view.name!r}: it has neither vectors nor terms")
+        return asked
+
+    def near(self, asked: Asked, allowed: Mask | None, rows: Rows) -> Rows:
+        """The k nearest of each row in a view, without itself: int64 [n, k], -1 where there are no more.
+
+        By its vector as a query where the view has vectors, else by its terms.
+        """
+        nearest = np.full((len(rows), asked.k), -1, dtype=np.int64)
+        for first in range(0, len(rows), _NEAR_AT_ONCE):
+            own = rows[first : first + _NEAR_AT_ONCE]
+            found = settle(self.like(asked, allowed, own), asked.k + 1, self.ids).rows
+            other = (found >= 0) & (found != own[:, None])
+            found = np.take_along_axis(np.where(other, found, -1), np.argsort(~other, axis=1, kind="stable"), axis=1)
+            nearest[first : first + len(own), : found.shape[1]] = found[:, : asked.k]
+        return nearest
+
+    def like(self, asked: Asked, allowed: Mask | None, rows: Rows) -> Hits:
+        """A search with documents as queries, one result more than is asked for: themselves."""
+        view: VectorView | TermView = asked.view
+        if isinstance(view, VectorView):
+            return view.nearest(view.document_vectors(rows), asked.k + 1, allowed, asked.config)
+        return view.search_terms(view.document_terms(rows, self.fetch(rows)), asked.k + 1, allowed, asked.config)
 
 
 def _search_config(config: Any, component: Component, options: dict[str, Any]) -> Any:

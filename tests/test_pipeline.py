@@ -1,17 +1,25 @@
 """Pipelines over a real index: what each stage passes on, and what is said of one that cannot work."""
 
 import sys
+from collections import defaultdict
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 import pytest
+from tiny_models import cross_encoder
+from toy_encoders import HashEncoder
 
 from retriever import InputError, Query, Retriever, Run
+from retriever.encoders.base import Encoded
 from retriever.errors import SpecError
 from retriever.query_expansion import QUERY_EXPANSIONS
 from retriever.rerankers import RERANKERS
+from retriever.rerankers.cross_encoder import CrossEncoder
 from retriever.spec import parse_pipeline
-from retriever.types import Document
+from retriever.types import Document, Floats
 
 VIEWS = ["bm25", "dense(toy_encoders:TopicEncoder)", "plain = bm25(language=none)"]
 
@@ -232,6 +240,91 @@ def test_a_stage_from_outside(index, tmp_path, monkeypatch):
     after = index.search("wing3", k=10, pipeline="bm25 >> my_stages:Longest(depth=6)")
     assert [len(hit.text) for hit in after[:6]] == sorted((len(hit.text) for hit in before[:6]), reverse=True)
     assert [hit.id for hit in after[6:]] == [hit.id for hit in before[6:]]
+
+
+class Counted(CrossEncoder):
+    """A cross-encoder that writes down, by the folder of its model, the queries and texts that it scored."""
+
+    scored: ClassVar[dict[str, list[tuple[str, str]]]] = defaultdict(list)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
+        self.scored[Path(self.config.model).name].extend(pairs)
+        return super().score(pairs)
+
+
+def test_a_cascade_scores_as_many_pairs_as_its_stages_say(index, tmp_path):
+    Counted.scored.clear()
+    small, large = cross_encoder(tmp_path / "small", labels=2), cross_encoder(tmp_path / "large")
+    first = f"bm25(k=1000) >> test_pipeline:Counted({small}, depth=200, precision=float32)"
+    queries = [Query(text, text) for text in ("wing3 flows", "heat flows")]
+    whole = index.run(
+        queries, k=300, pipeline=f"{first} >> test_pipeline:Counted({large}, depth=20, precision=float32)"
+    )
+    for query in ("wing3 flows", "heat flows"):
+        pairs = {name: [pair for pair in scored if pair[0] == query] for name, scored in Counted.scored.items()}
+        assert {name: (len(own), len(set(own))) for name, own in pairs.items()} == {
+            "small": (200, 200),
+            "large": (20, 20),
+        }
+    once = index.run(queries, k=300, pipeline=first)
+    for query, found in whole.items():
+        lexical, middle, last = ids(index, query, "bm25", k=300), list(once[query]), list(found)
+        assert len(lexical) == 300
+        assert set(middle[:200]) == set(lexical[:200])
+        assert middle[200:] == lexical[200:]
+        assert set(last[:20]) == set(middle[:20])
+        assert last[20:] == middle[20:]
+        assert last[:20] != middle[:20]
+
+
+INTERPOLATED = (
+    "bm25(k=40) + (bm25(k=40) >> cross-encoder({}, precision=float32)) >> wsum(weights=[{}, {}], norm=zscore)"
+)
+
+
+def test_scores_of_the_first_search_and_of_a_reranker_are_mixed(index, tmp_path):
+    model = cross_encoder(tmp_path)
+    parts = ["bm25(k=40)", f"bm25(k=40) >> cross-encoder({model}, precision=float32)"]
+    first, second = (index.run([Query("q", "wing3 heat")], k=40, pipeline=part)["q"] for part in parts)
+    mixed = index.run([Query("q", "wing3 heat")], k=40, pipeline=INTERPOLATED.format(model, 0.3, 0.7))["q"]
+    assert first.keys() == second.keys() == mixed.keys()
+    left, right = (np.array([run[id] for id in mixed]) for run in (first, second))
+    expected = 0.3 * (left - left.mean()) / left.std() + 0.7 * (right - right.mean()) / right.std()
+    np.testing.assert_allclose(list(mixed.values()), expected, atol=1e-5)
+    assert list(mixed) == sorted(mixed, key=lambda id: (mixed[id], id), reverse=True)
+    for weights, part in ((1, 0), first), ((0, 1), second):
+        pipeline = INTERPOLATED.format(model, *weights)
+        assert list(index.run([Query("q", "wing3 heat")], k=40, pipeline=pipeline)["q"].items()) == list(part.items())
+
+
+def test_mixed_scores_that_tie_go_to_the_larger_id(tmp_path):
+    index = Retriever.create(tmp_path / "index", views=["bm25"])
+    index.add(Document(id, "wing heat") for id in ["b", "c", "a"])
+    model = cross_encoder(tmp_path / "model")
+    for weights in (0.3, 0.7), (1, 0), (0, 1):
+        assert ids(index, "wing", INTERPOLATED.format(model, *weights)) == ["c", "b", "a"]
+
+
+class CountingEncoder(HashEncoder):
+    """Counts the batches of queries that it encodes."""
+
+    asked: ClassVar[list[list[str]]] = []
+
+    def encode_queries(self, texts: Sequence[str]) -> Encoded:
+        self.asked.append(list(texts))
+        return super().encode_queries(texts)
+
+
+def test_a_view_that_stands_twice_in_a_pipeline_is_searched_once(tmp_path, stages):
+    index = Retriever.create(tmp_path / "index", views=["dense(test_pipeline:CountingEncoder)"])
+    index.add(Document(str(i), f"wing {i}") for i in range(9))
+    stage = "(dense{} >> my_expansions:Spy(depth=3)) >> wsum(weights=[0.3, 0.7])"
+    for views, times in {("dense", ""): 1, ("dense(k=5)", "(k = 5)"): 1, ("dense(k=5)", "(k=6)"): 2}.items():
+        CountingEncoder.asked.clear()
+        found = index.search("wing", pipeline=f"{views[0]} + {stage.format(views[1])}")
+        assert CountingEncoder.asked == [["wing"]] * times
+        assert index.search("wing 3", pipeline="dense")[0].text == "wing 3"
+        assert found != index.search("wing", pipeline="dense")
 
 
 STAGES = """

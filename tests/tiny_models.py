@@ -25,15 +25,15 @@ def tokenizer(max_length: int) -> Any:
 def config(**more: Any) -> Any:
     from transformers import BertConfig
 
-    return BertConfig(
-        vocab_size=128,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        **more,
-    )
+    settings = {
+        "vocab_size": 128,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 64,
+        "max_position_embeddings": 64,
+    }
+    return BertConfig(**{**settings, **more})
 
 
 def cross_encoder(folder: Path, labels: int = 1, **more: Any) -> Path:

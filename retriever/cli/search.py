@@ -50,7 +50,7 @@ def search_command(  # noqa: PLR0913 - one parameter an option
     """
     from retriever.engine import Retriever
     from retriever.errors import InputError
-    from retriever.tallies import tallies
+    from retriever.tallies import tallies, told
 
     if (query is None) == (queries is None):
         raise InputError("give a query, or --queries with a file of them")
@@ -63,7 +63,7 @@ def search_command(  # noqa: PLR0913 - one parameter an option
         elif queries is not None:
             _run(retriever, queries, k, where, pipeline, run)
     for what, count in found.items():
-        typer.echo(f"{count:,} {what}", err=True)
+        typer.echo(told(what, count), err=True)
 
 
 def _run(

@@ -60,7 +60,7 @@ def hidden_states(
     """
     lengths = [len(row) for row in ids]
     runtime = runtimes.of(sum(lengths))
-    places = list(_batches(lengths, runtime.token_budget))
+    places = list(by_budget(lengths, runtime.token_budget))
     padded = (
         features([ids[i] for i in place], tokenizer, runtimes.device, types and [types[i] for i in place])
         for place in places
@@ -94,7 +94,7 @@ def vocabulary(tokenizer: Any, size: int) -> list[str]:
     return [f"[id {i}]" if token is None else token for i, token in enumerate(tokens)]
 
 
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+def by_budget(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Positions of texts, longest first, in batches of at most `budget` tokens with padding."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     start = 0

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from retriever.components import component_from
 from retriever.encoders.models import find_model, weights_digest
 from retriever.errors import InputError
 from retriever.expansion.files import ExpansionFile
@@ -24,6 +23,7 @@ from retriever.expansion.records import Record, Records, appending, fingerprint,
 from retriever.progress import advance
 from retriever.rerankers import RERANKERS
 from retriever.rerankers.base import Reranker
+from retriever.rerankers.nested import scorer
 from retriever.types import Document
 
 _BATCH = 16
@@ -61,8 +61,8 @@ def filter_expansion(
     queries to keep, the best ones and what ties with the last of them; or threshold: the least score to keep, as the
     reports and headers of earlier calls give it. With `keep`, all scores are in memory once, 4 bytes each.
 
-    Raises: SpecError for a text that is no reranker; InputError for both or neither of keep and threshold, a document
-    that was not expanded, scores by another reranker, a target that is something else.
+    Raises: SpecError for a text that is no reranker of pairs; InputError for both or neither of keep and threshold, a
+    document that was not expanded, scores by another reranker, a target that is something else.
     """
     if (keep is None) == (threshold is None) or not 0 <= (keep or 0) <= 1 or math.isnan(threshold or 0):
         raise InputError("give either the share of queries to keep, from 0 to 1, or the least score to keep")
@@ -91,7 +91,7 @@ def _scored(documents: Iterable[Document], expansions: ExpansionFile, text: str,
 
     A document's queries are scored together and with no others: scores must not depend on where a run was cut.
     """
-    component, reranker = component_from(text, RERANKERS, "reranker")
+    component, reranker = scorer(text)
     model = _identity(component.name, reranker)
     path = expansions.path.with_name(expansions.path.name + ".scores")
     with appending(path, {"scores": str(component), "model": model, "of": expansions.digest}, "scores") as append:

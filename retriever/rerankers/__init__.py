@@ -9,4 +9,11 @@ RERANKERS = {
     "bert-qe": "retriever.rerankers.bert_qe:BertQe",
     "long": "retriever.rerankers.long:Long",
     "keyb": "retriever.rerankers.keyb:Keyb",
+    "parade": "retriever.rerankers.parade:Parade",
+    "budget": "retriever.rerankers.budget:Budget",
+    "gar": "retriever.rerankers.gar:Gar",
+    "cedr": "retriever.rerankers.cedr:Cedr",
+    "ck": "retriever.rerankers.conv_knrm:Ck",
+    "prettr": "retriever.rerankers.prettr:PreTtr",
+    "early-exit": "retriever.rerankers.early_exit:EarlyExit",
 }

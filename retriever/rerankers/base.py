@@ -35,6 +35,25 @@ class WholeReranker(Protocol):
         """The lists in a new order; `fetch` gives the documents of distinct rows."""
 
 
+Near = Callable[[Rows], Rows]
+"""Neighbours of rows, the nearest first: int64 [n] -> int64 [n, k], -1 where there are no more."""
+
+
+class ExploringReranker(Protocol):
+    """A reranker that finds documents too; the pipeline then calls this and not `rerank` below.
+
+    `config.view` is the view, in its text form, whose neighbours it is given; `config.neighbours` says how many.
+    """
+
+    Config: ClassVar[Any]
+    config: Any
+
+    def __init__(self, config: Any) -> None: ...
+
+    def explore(self, hits: Hits, queries: Sequence[str], fetch: Callable[[Rows], list[Document]], near: Near) -> Hits:
+        """The lists in a new order, with what was found beside them. `near` gives only rows that a search may."""
+
+
 def rerank(reranker: Reranker, hits: Hits, queries: Sequence[str], fetch: Callable[[Rows], list[Document]]) -> Hits:
     """The first `depth` of each list in the order of their new scores; the rest follow in their old order."""
     head = hits.rows[:, : reranker.config.depth]
@@ -58,11 +77,13 @@ def reorder(hits: Hits, scores: Sequence[Floats]) -> Hits:
 
     What was not rescored gets scores that fall by 1 from the lowest new one of its list: its place, not a measurement.
     """
-    all_rows, all_scores = [], []
-    for row, new in zip(hits.rows, scores, strict=True):
-        kept = row[row >= 0]
-        rest = len(kept) - len(new)
-        all_rows.append(kept)
+    return rescored([row[row >= 0] for row in hits.rows], scores)
+
+
+def rescored(lists: Sequence[Rows], scores: Sequence[Floats]) -> Hits:
+    """`reorder` for lists of rows, each int64 [n], of which the first ones have new scores."""
+    all_scores = []
+    for rows, new in zip(lists, scores, strict=True):
         floor = new.min() if len(new) else np.float32(0)
-        all_scores.append(np.concatenate([new, floor - np.arange(1, rest + 1, dtype=np.float32)]))
-    return from_scores(all_rows, all_scores)
+        all_scores.append(np.concatenate([new, floor - np.arange(1, len(rows) - len(new) + 1, dtype=np.float32)]))
+    return from_scores(list(lists), all_scores)

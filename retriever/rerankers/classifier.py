@@ -31,8 +31,8 @@ _PREDICTED = 32
 Stamp = tuple[tuple[str, int, int], ...]
 
 
-class Logits(NamedTuple):
-    """values: float32 [n, labels]; cut: bool [n], which pairs were longer than the model reads."""
+class Outputs(NamedTuple):
+    """values: float32 [n, labels], or [n, d]; cut: bool [n], which pairs were longer than the model reads."""
 
     values: Floats
     cut: Mask
@@ -59,6 +59,7 @@ def _loaded(folder: Path, precision: str, stamp: Stamp) -> Classifier:
 
 class Classifier:
     """A loaded model. labels: its outputs. max_length: tokens that it reads of a pair; None where it has no limit.
+    pooler: of a BERT, in float32; None for a model of another build.
 
     A model that is a sequence classifier and no more is run by us. One with modules, prompts or a chat template around
     it, as language models used as rerankers have, is run by sentence-transformers itself, in float32; how many of its
@@ -72,21 +73,37 @@ class Classifier:
         self.tokenizer = self.model.tokenizer
         self.max_length = bounded(self.model.max_seq_length)
         self.segments = getattr(self.model.config, "type_vocab_size", None) or 1
-        self.plain = _is_plain(self.model)
+        self.plain = is_plain(self.model)
+        self.pooler: Any = None
         if self.plain:
+            pooler = copy.deepcopy(getattr(self.model.model.base_model, "pooler", None))  # before any is bfloat16
             self._runtimes, self._head = self._parts(precision)
+            if self._runtimes.transformer is not self.model.model:
+                self.pooler = pooler
 
-    def logits(self, pairs: Sequence[tuple[str, str]]) -> Logits:
+    def logits(self, pairs: Sequence[tuple[str, str]]) -> Outputs:
         """The model's outputs before any activation, in the order of the pairs."""
-        values = np.empty((len(pairs), self.labels), dtype=np.float32)
-        cut = np.zeros(len(pairs), dtype=np.bool_)
         if not self.plain:
-            return Logits(self._predicted(pairs, values), cut)
+            values = np.empty((len(pairs), self.labels), dtype=np.float32)
+            return Outputs(self._predicted(pairs, values), np.zeros(len(pairs), dtype=np.bool_))
+        return self._of_pairs(pairs, self.labels, self._head)
+
+    def pooled(self, pairs: Sequence[tuple[str, str]]) -> Outputs:
+        """What `pooler`, in float32, makes of the first token: the vector that a BERT's last layer scores.
+
+        Only for a model that has such a pooler.
+        """
+        width = int(self.model.config.hidden_size)
+        return self._of_pairs(pairs, width, lambda batch: self.pooler(batch["token_embeddings"]))
+
+    def _of_pairs(self, pairs: Sequence[tuple[str, str]], width: int, head: Any) -> Outputs:
+        values = np.empty((len(pairs), width), dtype=np.float32)
+        cut = np.zeros(len(pairs), dtype=np.bool_)
         for first in range(0, len(pairs), _AT_ONCE):
             part = slice(first, first + _AT_ONCE)
             tokens = tokenize_pairs(self.tokenizer, pairs[part], self.max_length)
-            values[part], cut[part] = self.of_tokens(tokens), tokens.cut
-        return Logits(values, cut)
+            values[part], cut[part] = self._of_tokens(tokens, width, head), tokens.cut
+        return Outputs(values, cut)
 
     def runtime(self, tokens: int) -> Runtime:
         """What computes so many tokens, where the model is run by us."""
@@ -94,13 +111,16 @@ class Classifier:
 
     def of_tokens(self, tokens: PairTokens) -> Floats:
         """float32 [n, labels]."""
+        return self._of_tokens(tokens, self.labels, self._head)
+
+    def _of_tokens(self, tokens: PairTokens, width: int, head: Any) -> Floats:
         import torch
 
-        values = np.empty((len(tokens.ids), self.labels), dtype=np.float32)
+        values = np.empty((len(tokens.ids), width), dtype=np.float32)
         types = tokens.types if "token_type_ids" in self._runtimes.inputs else None
         with torch.inference_mode():
             for place, batch in hidden_states(tokens.ids, self.tokenizer, self._runtimes, types):
-                values[place] = self._head(batch).float().cpu().numpy()
+                values[place] = head(batch).float().cpu().numpy()
         return values
 
     def _predicted(self, pairs: Sequence[tuple[str, str]], values: Floats) -> Floats:
@@ -170,7 +190,7 @@ def bounded(length: int | None) -> int | None:
     return length if length and length < 1_000_000 else None
 
 
-def _is_plain(model: Any) -> bool:
+def is_plain(model: Any) -> bool:
     """Whether a CrossEncoder is one transformer over two texts, and nothing more."""
     first = model[0]
     return (

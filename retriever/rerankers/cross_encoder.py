@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -59,15 +60,7 @@ class CrossEncoder:
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
         """float32 [n], computed in batches of like length and returned in the order of the pairs."""
-        import torch
-
-        logits = self.logits(pairs)
-        if self._classifier.labels == 2:
-            scores: Floats = -np.logaddexp(0, -logits.astype(np.float64)).astype(np.float32)
-            return scores
-        with torch.inference_mode():
-            activated: Floats = self._classifier.model.activation_fn(torch.from_numpy(logits)).numpy()
-        return activated
+        return activated(self.logits(pairs), self._classifier.model)
 
     def logits(self, pairs: Sequence[tuple[str, str]]) -> Floats:
         """float32 [n]: the single output before any activation; of two, the second less the first.
@@ -83,6 +76,21 @@ class CrossEncoder:
         )
         difference: Floats = values[:, -1] - values[:, 0] if values.shape[1] == 2 else values[:, 0]
         return difference
+
+
+def activated(logits: Floats, model: Any) -> Floats:
+    """float32 [n]: what sentence-transformers' CrossEncoder makes of logits.
+
+    Of its single output what its activation does; of two (logits are their difference) the logarithm of the softmax.
+    """
+    import torch
+
+    if model.num_labels == 2:
+        scores: Floats = -np.logaddexp(0, -logits.astype(np.float64)).astype(np.float32)
+        return scores
+    with torch.inference_mode():
+        single: Floats = model.activation_fn(torch.from_numpy(logits)).numpy()
+    return single
 
 
 def check(depth: int, precision: str) -> None:

@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from retriever.errors import InputError
-from retriever.passages import Passages, Pooling, Splitter, Splitting
+from retriever.passages import Pooling, Splitter, Splitting
 from retriever.rerankers.base import reorder
 from retriever.rerankers.nested import pointwise, tokens_of
-from retriever.tallies import tally
+from retriever.rerankers.passage_lists import Lists, PassageLists
 from retriever.types import Document, Floats, Hits, Rows
-
-_FETCHED = 64
-"""Documents whose whole texts are in memory at once; what is kept of them are passages."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +69,9 @@ class Long:
     - Birch (Akkalyoncu Yilmaz et al., EMNLP 2019): unit=sentences, pool=weighted, weights=[1, beta, gamma], alpha. The
       score is alpha * score of the search before + (1 - alpha) * (S1 + beta * S2 + gamma * S3), where S1, S2, S3 are
       those of the best sentences; both enter as they are, and the paper finds its numbers by cross-validation.
-    - IDCM (Hofstätter et al., SIGIR 2021): select=CHEAP, keep=4, pool=weighted: every passage is scored by the cheap
-      model, and the best of each document by the dear one. Its own cheap model, a CNN distilled from the dear one, and
-      its learned weights are not here: any reranker selects.
+    - IDCM (Hofstätter et al., SIGIR 2021): select='ck(FOLDER)', keep=4, pool=weighted: every passage is scored by the
+      cheap model, and the best of each document by the dear one; `ck` says how to write the whole. Any other reranker
+      selects as well. Its learned weights of the best scores are not here: `weights` are given.
 
     Sums and weights are of scores as the reranker gives them: where they may be negative, a sum punishes length.
     The papers' numbers could not be reproduced here, without their collections and models.
@@ -87,7 +84,7 @@ class Long:
         self._reranker = pointwise(config.reranker)
         self._selector = pointwise(config.select) if config.select else None
         tokens = tokens_of(self._reranker, config.tokenizer) if config.unit == "tokens" else None
-        self._splitter = Splitter(config.splitting, tokens)
+        self._lists = PassageLists(Splitter(config.splitting, tokens), title=config.title, first=config.pool == "first")
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> Floats:
         """float32 [n]: pairs of a query and a text that has no title of its own.
@@ -99,48 +96,23 @@ class Long:
                 f"long mixes in the scores of the search before with alpha={self.config.alpha}, and pairs have none; "
                 "put it behind a view, or set alpha=0"
             )
-        texts = {text: self._read(self._splitter.split(text)) for text in dict.fromkeys(text for _, text in pairs)}
-        return self._evidence([(query, texts[text]) for query, text in pairs])
+        return self._evidence(self._lists.of_pairs(pairs))
 
     def rerank(self, hits: Hits, queries: Sequence[str], fetch: Callable[[Rows], list[Document]]) -> Hits:
         """The first `depth` of each list in the order of their new scores; the rest follow in their old order."""
         head = hits.rows[:, : self.config.depth]
         owners, columns = np.nonzero(head >= 0)
-        texts = self._passages(np.unique(head[owners, columns]), fetch)
-        lists = [
-            (queries[q], texts[head[q, column]]) for q, column in zip(owners.tolist(), columns.tolist(), strict=True)
-        ]
         alpha, before = np.float32(self.config.alpha), hits.scores[owners, columns]
-        scores = alpha * before + (1 - alpha) * self._evidence(lists)
+        scores = alpha * before + (1 - alpha) * self._evidence(self._lists.of_rows(head, queries, fetch))
         return reorder(hits, [scores[owners == i] for i in range(len(head))])
 
-    def _passages(self, rows: Rows, fetch: Callable[[Rows], list[Document]]) -> dict[int, list[str]]:
-        """The passages of each row that may be scored."""
-        found = {}
-        for first in range(0, len(rows), _FETCHED):
-            part = rows[first : first + _FETCHED]
-            for row, document in zip(part.tolist(), fetch(part), strict=True):
-                found[row] = self._read(self._splitter.split_document(document, self.config.title))
-        return found
-
-    def _read(self, passages: Passages) -> list[str]:
-        """Those of one document that may be scored."""
-        if self.config.pool == "first":
-            return passages.texts[:1]
-        cap = self.config.cap
-        tally(f"documents have more than {cap} passages, and only {cap} of each were read", passages.total > cap)
-        return passages.texts
-
-    def _evidence(self, lists: Sequence[tuple[str, list[str]]]) -> Floats:
+    def _evidence(self, lists: Lists) -> Floats:
         """float32 [n]: one score for each query and the passages of a document."""
         if self._selector:
             lists = selected(lists, self._selector.score, self.config.keep)
         counts = np.array([len(passages) for _, passages in lists], dtype=np.int64)
         scores = self._reranker.score([(query, passage) for query, passages in lists for passage in passages])
         return self.config.pooling.scores(scores, counts)
-
-
-Lists = Sequence[tuple[str, list[str]]]
 
 
 def selected(lists: Lists, score: Callable[[Sequence[tuple[str, str]]], Floats], keep: int) -> Lists:

@@ -18,7 +18,7 @@ class PairTokens(NamedTuple):
     cut: Mask
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
     """The special tokens before, between and behind two texts, and the types of all parts, in their order."""
 
     special: tuple[list[int], list[int], list[int]]
@@ -34,7 +34,7 @@ def tokenize_pairs(tokenizer: Any, pairs: Sequence[tuple[str, str]], max_length:
     That is what sentence-transformers' CrossEncoder asks for: tokens are dropped from the longer of the two texts, as a
     rule the document.
     """
-    frame = _frame(tokenizer)
+    frame = frame_of(tokenizer)
     if frame is None:
         return _as_it_is(tokenizer, pairs, max_length)
     lefts, rights = (_tokenize(tokenizer, [pair[side] for pair in pairs], max_length) for side in (0, 1))
@@ -72,7 +72,7 @@ def _tokenize(tokenizer: Any, texts: Sequence[str], max_length: int | None) -> d
     return {text: (row[:max_length], len(row)) for text, row in zip(distinct, ids, strict=True)}
 
 
-def _frame(tokenizer: Any) -> _Frame | None:
+def frame_of(tokenizer: Any) -> Frame | None:
     """Where a tokenizer's special tokens stand; none for one that does not say, or that cuts beginnings."""
     if not getattr(tokenizer, "is_fast", False) or tokenizer.truncation_side != "right":
         return None
@@ -84,7 +84,7 @@ def _frame(tokenizer: Any) -> _Frame | None:
     parts = slice(0, left[0]), slice(left[-1] + 1, right[0]), slice(right[-1] + 1, None)
     ids, types = encoding.ids, encoding.type_ids
     before, between, behind = ([*types[part]] for part in parts)
-    return _Frame(
+    return Frame(
         (ids[parts[0]], ids[parts[1]], ids[parts[2]]),
         (before, types[left[0]], between, types[right[0]], behind),
     )

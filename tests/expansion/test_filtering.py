@@ -186,5 +186,8 @@ def test_what_is_wrong_is_said_and_nothing_is_overwritten(source, tmp_path):
         filter_expansion(CORPUS, source, tmp_path / "out", "toy_expansions:Length(nan=true)", keep=0.3)
     with pytest.raises(InputError, match="no reranker is called 'monot5'"):
         filter_expansion(CORPUS, source, tmp_path / "out", "monot5(x)", keep=0.3)
+    model = cross_encoder(tmp_path / "model", labels=2)
+    with pytest.raises(InputError, match="duo orders lists; give a reranker that scores pairs"):
+        filter_expansion(CORPUS, source, tmp_path / "out", f"duo({model})", keep=0.3)
     assert source.read_bytes() == before
     assert not (tmp_path / "out").exists()

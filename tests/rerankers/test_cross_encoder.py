@@ -182,7 +182,7 @@ def test_the_command_says_what_was_cut(index, model, capsys, monkeypatch):
         main()
     assert not end.value.code
     said = capsys.readouterr().err
-    assert said == f"1 pairs were longer than the 64 tokens that {model} reads, and cut\n"
+    assert said == f"1 of the pairs was longer than the 64 tokens that {model} reads, and cut\n"
 
 
 def test_a_model_with_a_prompt_is_run_by_sentence_transformers_itself(model, tmp_path):
