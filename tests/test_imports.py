@@ -45,7 +45,7 @@ ALLOWED = {
     "writer": BASE | {"indexers", "snapshot"},
     "engine": BASE | {"indexers", "pipeline", "snapshot", "writer"},
     "eval": {"errors", "runs", "types"},
-    "training": BASE | {"corpus", "encoders", "engine", "eval"},
+    "training": BASE | {"corpus", "encoders", "engine", "eval", "rerankers"},
     "cli": BASE
     | {
         "corpus",

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retriever.training.settings import SparseTraining
+from retriever.training.settings import HEADS, LOSSES, HeadTraining, RerankerTraining, SparseTraining
 
 train_app = typer.Typer(
     name="train", help="Train models on BEIR folders; needs the extra `train`.", no_args_is_help=True
@@ -22,6 +22,7 @@ Dev = Annotated[
         "trained on; repeatable.",
     ),
 ]
+LOSS = f"One of {', '.join(LOSSES)}; the last two learn from --teacher."
 
 
 @train_app.command("sparse")
@@ -74,3 +75,108 @@ def train_sparse_command(  # noqa: PLR0913 - one parameter an option
     for note in trained.notes:
         typer.echo(note, err=True)
     typer.echo(f"{trained.out}: a model that sentence-transformers' SparseEncoder loads", err=True)
+
+
+@train_app.command("reranker")
+def train_reranker_command(  # noqa: PLR0913 - one parameter an option
+    base: Annotated[str, typer.Option(help="The model to start from: a cross-encoder, or any encoder.")],
+    data: Data,
+    out: Annotated[
+        Path, typer.Option(help="Folder for the model, its settings and log; until it is done, checkpoints.")
+    ],
+    dev: Dev = None,
+    loss: Annotated[str, typer.Option(help=LOSS)] = RerankerTraining.loss,
+    teacher: Annotated[
+        str | None, typer.Option(help='A reranker of pairs to learn from, as in "cross-encoder(MODEL)".')
+    ] = None,
+    mine: Annotated[
+        str, typer.Option(help="The pipeline whose results are negatives, and what is reranked on --dev.")
+    ] = RerankerTraining.mine,
+    view: Annotated[
+        list[str] | None,
+        typer.Option("--view", help="A view that --mine searches; repeatable.", show_default="bm25"),
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Batches to train on.")] = RerankerTraining.steps,
+    batch_size: Annotated[int, typer.Option(help="Queries of a batch.")] = RerankerTraining.batch_size,
+    negatives: Annotated[int, typer.Option(help="Irrelevant texts for each query.")] = RerankerTraining.negatives,
+    learning_rate: Annotated[float, typer.Option(help="Its highest value.")] = RerankerTraining.learning_rate,
+    train_length: Annotated[
+        int, typer.Option(help="Tokens of a pair read in training.")
+    ] = RerankerTraining.train_length,
+    max_length: Annotated[
+        int, typer.Option(help="Tokens of a pair read by the finished model.")
+    ] = RerankerTraining.max_length,
+    evaluate_every: Annotated[
+        int, typer.Option(help="Steps between checkpoints, and measurements on --dev.")
+    ] = RerankerTraining.evaluate_every,
+    seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = RerankerTraining.seed,
+) -> None:
+    """Train a cross-encoder.
+
+    The same command goes on where it was stopped, and saves the checkpoint that is best on --dev.
+    """
+    from retriever.training.reranker import train_reranker
+
+    settings = RerankerTraining(
+        base=base,
+        data=tuple(data),
+        dev=tuple(dev or ()),
+        loss=loss,
+        teacher=teacher,
+        views=tuple(view or RerankerTraining.views),
+        mine=mine,
+        steps=steps,
+        batch_size=batch_size,
+        negatives=negatives,
+        learning_rate=learning_rate,
+        train_length=train_length,
+        max_length=max_length,
+        evaluate_every=evaluate_every,
+        seed=seed,
+    )
+    trained = train_reranker(settings, out)
+    for note in trained.notes:
+        typer.echo(note, err=True)
+    typer.echo(f"{trained.out}: a model that sentence-transformers' CrossEncoder loads", err=True)
+
+
+@train_app.command("head")
+def train_head_command(  # noqa: PLR0913 - one parameter an option
+    method: Annotated[str, typer.Argument(help=f"One of {', '.join(HEADS)}.")],
+    base: Annotated[str, typer.Option(help="The cross-encoder, a BERT, which stays as it is.")],
+    data: Data,
+    out: Annotated[Path, typer.Option(help="Folder for the cross-encoder with the head, settings and log.")],
+    dev: Dev = None,
+    aggregator: Annotated[
+        str | None, typer.Option(help="Of parade: max, avg, attention or transformer.", show_default="transformer")
+    ] = None,
+    limit: Annotated[int, typer.Option(help="The most examples taken of a folder.")] = HeadTraining.limit,
+    epochs: Annotated[int, typer.Option(help="How often each example is trained on.")] = HeadTraining.epochs,
+    batch_size: Annotated[int, typer.Option(help="Examples of a batch.")] = HeadTraining.batch_size,
+    negatives: Annotated[int, typer.Option(help="Irrelevant texts for each query.")] = HeadTraining.negatives,
+    learning_rate: Annotated[float, typer.Option(help="Adam's.")] = HeadTraining.learning_rate,
+    seed: Annotated[int, typer.Option(help="The same seed and data give the same head.")] = HeadTraining.seed,
+) -> None:
+    """Train a small part on top of a cross-encoder: PARADE, CEDR, IDCM's selector (ck), early exit.
+
+    Keeps the epoch that is best on --dev. It takes minutes, and starts again where it was stopped.
+    """
+    from retriever.training.heads import train_head
+
+    settings = HeadTraining(
+        method=method,
+        base=base,
+        data=tuple(data),
+        dev=tuple(dev or ()),
+        aggregator=aggregator,
+        limit=limit,
+        epochs=epochs,
+        batch_size=batch_size,
+        negatives=negatives,
+        learning_rate=learning_rate,
+        seed=seed,
+    )
+    trained = train_head(settings, out)
+    for note in trained.notes:
+        typer.echo(note, err=True)
+    typer.echo(f"{trained.out}: a cross-encoder with a head for {method}", err=True)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -13,11 +15,11 @@ from typing import NamedTuple
 from retriever.corpus import read_corpus, read_queries
 from retriever.engine import Retriever
 from retriever.errors import InputError
-from retriever.runs import Qrels
+from retriever.runs import Qrels, Run
 from retriever.types import Document, Query
 
 FIRST, LAST = 3, 30
-"""Ranks of BM25 that negatives are drawn from: above them stand too many relevant texts that nobody judged."""
+"""Ranks that negatives are drawn from: above them stand too many relevant texts that nobody judged."""
 HELD_OUT = 10
 """One train query of so many is kept for measuring where a collection has no dev split."""
 
@@ -43,7 +45,7 @@ class Example(NamedTuple):
 
 class Examples(NamedTuple):
     """unanswered: train queries without a relevant document, left out; labelled, mined, drawn: where negatives are from
-    (judged irrelevant, BM25, or any document where both had too few).
+    (judged irrelevant, the search, or any document where both had too few). pipeline: the search's.
     """
 
     examples: list[Example]
@@ -51,6 +53,36 @@ class Examples(NamedTuple):
     labelled: int
     mined: int
     drawn: int
+    pipeline: str
+
+
+class Search:
+    """Search over a whole collection, in an index that is made when first asked and lasts as long as the `with` block.
+
+    views: of the index. pipeline: as `retriever search`'s.
+    """
+
+    def __init__(self, collection: Collection, views: Sequence[str] = ("bm25",), pipeline: str = "bm25") -> None:
+        self.collection, self.views, self.pipeline = collection, list(views), pipeline
+        self._open = ExitStack()
+
+    def __enter__(self) -> Search:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    @cached_property
+    def _index(self) -> Retriever:
+        # tantivy's threads may still be merging when the folder is removed
+        folder = self._open.enter_context(TemporaryDirectory(ignore_cleanup_errors=True))
+        index = Retriever.create(Path(folder) / "index", self.views)
+        index.add(Document(name, text) for name, text in self.collection.documents.items())
+        return index
+
+    def run(self, queries: Iterable[Query], k: int) -> Run:
+        """The k best documents of each query."""
+        return self._index.run(queries, k=k, pipeline=self.pipeline)
 
 
 def read_collection(folder: Path, *, measured: bool) -> Collection:
@@ -95,17 +127,18 @@ def _held_out(query: str) -> bool:
     return int(hashlib.md5(query.encode(), usedforsecurity=False).hexdigest(), 16) % HELD_OUT == 0
 
 
-def make_examples(collection: Collection, negatives: int, seed: int) -> Examples:
+def make_examples(search: Search, negatives: int, seed: int) -> Examples:
     """One example for each relevant judgement of the train split.
 
-    negatives: texts of each example that are not judged relevant: those judged irrelevant first, then some of BM25's
-    ranks FIRST to LAST, then any document. The same seed gives the same examples.
+    negatives: texts of each example that are not judged relevant: those judged irrelevant first, then some of the
+    search's ranks FIRST to LAST, then any document. The same seed gives the same examples.
 
     Raises: InputError where the collection has too few documents for that.
     """
+    collection = search.collection
     chosen = random.Random(f"{seed} {collection.name}")
     everything = sorted(collection.documents)
-    rankings = _mined(collection, negatives) if negatives else {}
+    rankings = _mined(search, negatives) if negatives else {}
     examples, counts = [], [0, 0, 0]
     for query, row in collection.train.items():
         relevant = [document for document, grade in row.items() if grade > 0]
@@ -121,7 +154,7 @@ def make_examples(collection: Collection, negatives: int, seed: int) -> Examples
             texts = tuple(collection.documents[document] for part in picked for document in part)
             examples.append(Example(collection.queries[query], collection.documents[positive], texts))
     unanswered = sum(max(row.values()) <= 0 for row in collection.train.values())
-    return Examples(examples, unanswered, *counts)
+    return Examples(examples, unanswered, counts[0], counts[1], counts[2], search.pipeline)
 
 
 def _pick(sources: Sequence[Sequence[str]], count: int, taken: set[str], chosen: random.Random) -> list[list[str]]:
@@ -144,18 +177,18 @@ def _draws(source: Sequence[str], chosen: random.Random) -> Iterator[str]:
     return (chosen.choice(source) for _ in range(64 * LAST))
 
 
-def _mined(collection: Collection, negatives: int) -> dict[str, list[str]]:
-    """BM25's ranks FIRST to LAST for each train query that has too few documents judged irrelevant."""
+def _mined(search: Search, negatives: int) -> dict[str, list[str]]:
+    """Ranks FIRST to LAST of the search for each train query that has too few documents judged irrelevant."""
     asked = [
-        Query(query, collection.queries[query])
-        for query, row in collection.train.items()
+        Query(query, search.collection.queries[query])
+        for query, row in search.collection.train.items()
         if sum(grade <= 0 for grade in row.values()) < negatives
     ]
-    if not asked:
-        return {}
-    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:  # tantivy's threads may still be merging in it
-        index = Retriever.create(Path(folder) / "index", ["bm25"])
-        index.add(Document(name, text) for name, text in collection.documents.items())
-        run = index.run(asked, k=LAST)
-        index.close()
+    run = search.run(asked, LAST) if asked else {}
     return {query: list(ranking)[FIRST - 1 :] for query, ranking in run.items()}
+
+
+def some(names: Iterable[str], count: int, seed: int) -> list[str]:
+    """Up to so many of the names, chosen by the seed."""
+    known = sorted(names)
+    return random.Random(seed).sample(known, min(count, len(known)))

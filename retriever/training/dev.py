@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from retriever.eval.measures import evaluate
 from retriever.runs import Qrels, Run
-from retriever.training.data import Collection
+from retriever.training.data import Collection, some
 from retriever.types import Floats
 
 if TYPE_CHECKING:
@@ -26,20 +25,15 @@ DEPTH = 10
 
 def dev_part(collection: Collection, seed: int) -> Collection:
     """QUERIES dev queries, the documents judged for them, and DISTRACTORS others, all chosen by the seed."""
-    dev = Qrels({query: collection.dev[query] for query in _some(collection.dev, QUERIES, seed)})
+    dev = Qrels({query: collection.dev[query] for query in some(collection.dev, QUERIES, seed)})
     judged = {document for row in dev.values() for document in row}
-    names = sorted(judged) + _some(collection.documents.keys() - judged, DISTRACTORS, seed)
+    names = sorted(judged) + some(collection.documents.keys() - judged, DISTRACTORS, seed)
     return replace(
         collection,
         documents={name: collection.documents[name] for name in names},
         queries={name: collection.queries[name] for name in dev},
         dev=dev,
     )
-
-
-def _some(names: Iterable[str], count: int, seed: int) -> list[str]:
-    known = sorted(names)
-    return random.Random(seed).sample(known, min(count, len(known)))
 
 
 def measure_dev(model: SparseEncoder, collections: Sequence[Collection]) -> dict[str, float]:

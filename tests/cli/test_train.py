@@ -33,7 +33,7 @@ def test_a_sparse_encoder_from_the_command_line(call, tmp_path):
     code, output, errors = call("--base", base, "--data", data, "--out", tmp_path / "out", *sizes)
     assert (code, output) == (0, "")
     assert errors.splitlines() == [
-        "things: 32 examples; negatives: 0 judged irrelevant, 32 by BM25, 0 at random; left out: 0 queries without a "
+        "things: 32 examples; negatives: 0 judged irrelevant, 32 by bm25, 0 at random; left out: 0 queries without a "
         "relevant document; 0 of 32 documents are longer than 16 tokens and are cut",
         f"{tmp_path / 'out'}: a model that sentence-transformers' SparseEncoder loads",
     ]

@@ -4,7 +4,12 @@ import collections_on_disk
 import pytest
 
 from retriever import InputError
-from retriever.training.data import make_examples, read_collection
+from retriever.training.data import Search, make_examples, read_collection
+
+
+def examples(collection, negatives, seed):
+    with Search(collection) as search:
+        return make_examples(search, negatives, seed)
 
 
 @pytest.fixture
@@ -17,7 +22,7 @@ def folder(tmp_path):
 
 
 def test_negatives_are_those_judged_irrelevant_then_any(folder):
-    made = make_examples(read_collection(folder, measured=False), negatives=2, seed=0)
+    made = examples(read_collection(folder, measured=False), negatives=2, seed=0)
     first, second = made.examples
     assert (first.query, first.positive, first.negatives[0]) == ("wing", "the wing", "a wing in heat")
     assert first.negatives[1] in {"wing of a body", "drag"}
@@ -30,7 +35,7 @@ def test_negatives_are_those_judged_irrelevant_then_any(folder):
 def test_bm25_brings_negatives_that_share_words(tmp_path):
     documents = {f"w{number}": f"wing number {number}" for number in range(10)} | {"other": "drag"}
     folder = collections_on_disk.write(tmp_path / "many", documents, {"q": "wing 7"}, train=["q w7 1"])
-    made = make_examples(read_collection(folder, measured=False), negatives=3, seed=0)
+    made = examples(read_collection(folder, measured=False), negatives=3, seed=0)
     (example,) = made.examples
     assert (made.labelled, made.mined, made.drawn) == (0, 3, 0)
     assert all("wing" in text and text != example.positive for text in example.negatives)
@@ -38,13 +43,13 @@ def test_bm25_brings_negatives_that_share_words(tmp_path):
 
 def test_the_same_seed_gives_the_same_examples(tmp_path):
     collection = read_collection(collections_on_disk.things(tmp_path / "things"), measured=False)
-    assert make_examples(collection, 2, seed=5) == make_examples(collection, 2, seed=5)
-    assert make_examples(collection, 2, seed=5) != make_examples(collection, 2, seed=6)
+    assert examples(collection, 2, seed=5) == examples(collection, 2, seed=5)
+    assert examples(collection, 2, seed=5) != examples(collection, 2, seed=6)
 
 
 def test_too_few_documents_for_the_negatives(folder):
     with pytest.raises(InputError, match="wings: 4 documents are too few for 4 negatives"):
-        make_examples(read_collection(folder, measured=False), negatives=4, seed=0)
+        examples(read_collection(folder, measured=False), negatives=4, seed=0)
 
 
 def test_a_dev_split_is_taken_as_it_is(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import tiny_models
 
 from retriever import InputError
-from retriever.training import sparse
+from retriever.training import course
 from retriever.training.settings import SparseTraining
 from retriever.training.sparse import train_sparse
 
@@ -33,7 +33,7 @@ def settings(tmp_path_factory):
 
 
 def log(out):
-    return [json.loads(line) for line in (out / sparse.LOG).read_text().splitlines()]
+    return [json.loads(line) for line in (out / course.LOG).read_text().splitlines()]
 
 
 def weights(out):
@@ -53,7 +53,7 @@ def test_it_learns_and_leaves_a_model_that_sentence_transformers_loads(settings,
     measured = [entry["eval_nDCG@10"] for entry in entries if "eval_nDCG@10" in entry]
     assert max(measured) > measured[0] + 0.2
     assert {"step", "seconds", "eval_document_terms", "eval_query_terms"} <= entries[0].keys()
-    assert json.loads((trained.out / sparse.SETTINGS).read_text())["learning_rate"] == 5e-3
+    assert json.loads((trained.out / course.SETTINGS).read_text())["learning_rate"] == 5e-3
     model = SparseEncoder(str(trained.out), device="cpu")
     assert model.max_seq_length == 32
     inner = model[0].auto_model
@@ -76,10 +76,10 @@ def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(settings, t
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(sparse, "advance", die)
+        patch.setattr(course, "advance", die)
         with pytest.raises(Killed):
             train_sparse(settings, tmp_path / "killed")
-    cut = tmp_path / "killed" / sparse.CHECKPOINTS / "checkpoint-20"  # while it was written
+    cut = tmp_path / "killed" / course.CHECKPOINTS / "checkpoint-20"  # while it was written
     cut.mkdir()
     (cut / "trainer_state.json").write_text('{"best_metric": 0.')
     again = train_sparse(settings, tmp_path / "killed").out
