@@ -7,6 +7,7 @@ test split. Nothing is tuned: every setting is the default or stands in the syst
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -65,12 +66,11 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
     parser.add_argument("--splade", help="a model that `retriever train sparse` made")
-    parser.add_argument("--only-splade", action="store_true", help="make that section alone, and put it at the end")
+    parser.add_argument("--only-splade", action="store_true", help="make that section alone")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     if options.only_splade:
-        before = options.out.read_text(encoding="utf-8").partition(TRAINED)[0]
-        options.out.write_text(before + learned(options.data, options.splade), encoding="utf-8")
+        put(options.out, learned(options.data, options.splade))
         return
     sections = [section(options.data / name) for name in COLLECTIONS if (options.data / name).is_dir()]
     sections.append(precision(options.data / COLLECTIONS[0]))
@@ -80,6 +80,19 @@ def main() -> None:
 
     page = HEADER.format(machine=describe(), runtime=runtime()) + "\n" + "\n".join(sections)
     options.out.write_text(page, encoding="utf-8")
+
+
+def put(page: Path, section: str) -> None:
+    """Replace the section of the same heading, or append it."""
+    heading = section.partition("\n")[0]
+    parts = re.split(r"^(?=## )", page.read_text(encoding="utf-8"), flags=re.M)
+    kept = [part.rstrip() for part in parts]
+    places = [i for i, part in enumerate(kept) if part.partition("\n")[0] == heading]
+    if places:
+        kept[places[0]] = section.rstrip()
+    else:
+        kept.append(section.rstrip())
+    page.write_text("\n\n".join(kept) + "\n", encoding="utf-8")
 
 
 def section(folder: Path) -> str:
