@@ -43,7 +43,7 @@ check: setup  ## formatting, lint, types
 	mypy
 
 test: check  ## checks and the default tests
-	HF_HUB_OFFLINE=1 python -m pytest
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
 
 test-slow: setup  ## the long proofs: hundreds of kills, real collections
 	HF_HUB_OFFLINE=1 python -m pytest -m 'slow or shared' --durations=10

@@ -34,9 +34,11 @@ def _check(config: Any) -> None:
 class SpladeConfig:
     """model: a sentence-transformers SparseEncoder's name or path (SPLADE of every kind), or "their.module:Class"
     (`encoders.base.TermEncoder`).
-    bits, range: quantise weights to ceil(w / range * 2 ** bits); range none: the largest weight of the index; bits
-    none: the model's own float weights.
-    cut: an approximate search: candidates by the heaviest `cut` terms of a query, then their full scores.
+    bits, range: quantise weights to ceil(w / range * 2 ** bits); range none: the largest weight of the index, which
+    becomes 2 ** bits itself (with bits=8 it is 256, and every weight takes two bytes, not one); bits none: the model's
+    own float weights.
+    cut: an approximate search: candidates by the heaviest `cut` terms of a query, then their full scores. It pays for
+    the first ten or so of a large collection (docs/term_weights.md); for k = 1000 it is slower than the exact search.
     expansion: a file of `retriever expand`; precision: as for `dense`.
     """
 
