@@ -25,11 +25,11 @@ from retriever.indexers.tiles import (
     ROWS,
     TILE,
     Tiles,
-    compiled,
     find_block,
     make_tile,
     view_tiles,
 )
+from retriever.jit import compiled
 
 _LANES, _LOOK_UP, _LOOK_UP_FILLED = 8, 8, 2
 """What adding and finding cost, in postings added one by one: so many rows of a list that has a weight for every row

@@ -77,7 +77,7 @@ the whole search on {machine}, one run behind an uncounted one; `*` marks a diff
 Made with `python benchmarks/rerank_results.py DATA --only cost --model MODEL --exits EXITS --ck CK --out {out}`.
 """
 MIXED = "hybrid + (hybrid >> ce) >> wsum(weights=[0.5, 0.5], norm=zscore)"
-QUERIES, LONG_QUERIES, COST_QUERIES, DEPTH, CAP, WINDOW, STRIDE = 200, 120, 100, 10, 30, 225, 200
+QUERIES, LONG_QUERIES, COST_QUERIES, DEPTH, CAP, WINDOW, STRIDE = 100, 60, 60, 10, 30, 225, 200
 
 
 def main() -> None:

@@ -254,7 +254,7 @@ def _rows(path: Path, shapes: Mapping[int, str]) -> Iterator[tuple[int, list[str
 
 def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
     """Number, from 1, and text of every line that is not blank."""
-    for line, raw in enumerate(_raw_lines(path), 1):
+    for line, raw in enumerate(_split(pieces(path)), 1):
         try:
             text = raw.decode("utf-8-sig" if line == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
@@ -263,17 +263,21 @@ def _text_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield line, text
 
 
-def _raw_lines(path: Path) -> Iterator[bytes]:
+def pieces(path: Path, size: int = 1 << 20) -> Iterator[bytes]:
+    """The bytes of a file, about `size` at a time, decompressed where its name ends in .gz or .zst.
+
+    Raises: InputError where it cannot be read or is damaged.
+    """
     import zstandard
 
     try:
         with path.open("rb") as file:
-            if path.suffix == ".gz":
-                yield from gzip.GzipFile(fileobj=file)
-            elif path.suffix == ".zst":
-                yield from _split(_unzst(file))
+            if path.suffix == ".zst":
+                yield from _unzst(file)
             else:
-                yield from file
+                stream: IO[bytes] | gzip.GzipFile = gzip.GzipFile(fileobj=file) if path.suffix == ".gz" else file
+                while piece := stream.read(size):
+                    yield piece
     except (OSError, EOFError, zlib.error, zstandard.ZstdError) as problem:
         raise InputError(f"cannot be read: {getattr(problem, 'strerror', None) or problem}", path) from None
 

@@ -15,13 +15,14 @@ import retriever
 PACKAGE = Path(retriever.__file__).parent
 HEAVY = {"datasets", "faiss", "ir_datasets", "openvino", "pyarrow", "sentence_transformers", "torch", "transformers"}
 
-BASE = {"components", "errors", "progress", "ranking", "runs", "spec", "store", "tallies", "types"}
+BASE = {"components", "errors", "jit", "progress", "ranking", "runs", "spec", "store", "tallies", "types"}
 """What everything above may stand on."""
 
 ALLOWED = {
     "__init__": set(),  # resolves its names at their first use
     "errors": set(),
     "types": set(),
+    "jit": set(),
     "progress": set(),
     "tallies": set(),
     "runs": {"errors", "types"},
@@ -33,21 +34,25 @@ ALLOWED = {
     "corpus": {"errors", "interchange", "progress", "types"},
     "interchange": {"errors", "runs", "types"},
     "store": {"errors", "spec", "types"},
-    "encoders": BASE | {"analyzers"},
-    "generators": BASE | {"encoders"},
+    "endpoints": {"errors"},
+    "encoders": BASE | {"analyzers", "endpoints"},
+    "generators": BASE | {"encoders", "endpoints"},
     "fusion": BASE,
     "expansion": BASE | {"encoders", "rerankers"},
-    "indexers": BASE | {"analyzers", "encoders", "expansion", "passages"},
+    "indexers": BASE | {"analyzers", "encoders", "endpoints", "expansion", "passages"},
     "rerankers": BASE | {"analyzers", "encoders", "generators", "passages"},
     "query_expansion": BASE | {"encoders", "generators", "indexers"},
     "snapshot": BASE | {"indexers"},
     "pipeline": BASE | {"fusion", "indexers", "query_expansion", "rerankers", "snapshot"},
     "writer": BASE | {"indexers", "snapshot"},
     "engine": BASE | {"indexers", "pipeline", "snapshot", "writer"},
-    "eval": {"errors", "runs", "types"},
+    "eval": {"errors", "jit", "runs", "types"},
+    "bench": BASE
+    | {"corpus", "encoders", "endpoints", "engine", "eval", "fusion", "indexers", "query_expansion", "rerankers"},
     "training": BASE | {"corpus", "encoders", "engine", "eval", "rerankers"},
     "cli": BASE
     | {
+        "bench",
         "corpus",
         "encoders",
         "engine",

@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retriever.eval.corrections import Correction
+from retriever.eval.significance import Test
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from retriever.eval.report import Row
 
 
-def evaluate_command(
+def evaluate_command(  # noqa: PLR0913 - one parameter an option
     runs: Annotated[
         list[Path],
         typer.Argument(help="Run files: TREC, MS MARCO or Tevatron; .gz and .zst too. The first is the baseline."),
@@ -35,24 +38,32 @@ def evaluate_command(
     drop_identical: Annotated[
         bool, typer.Option("--drop-identical", help="Take out results whose id is the query's own (ArguAna, Quora).")
     ] = False,
+    test: Annotated[Test, typer.Option(help="The paired test: t or randomisation.")] = "t",
+    correction: Annotated[
+        Correction, typer.Option(help="For the number of tests: holm or bh (Benjamini-Hochberg).")
+    ] = "holm",
 ) -> None:
     """Measure runs against judgements.
 
     Every judged query counts, one without results as zero.
 
-    Of several runs, * marks those that differ from the first: p < .05, paired t-test, Holm's correction over all.
+    Of several runs, * marks those that differ from the first: p < .05 in a paired test, corrected over all of them.
 
     Piped, the tables are tab-separated.
     """
     from retriever.eval import report
-    from retriever.eval.measures import DEFAULT_MEASURES, evaluate, parse_measures
-    from retriever.runs import Qrels, Run
+    from retriever.eval.measures import DEFAULT_MEASURES, parse_measures
+    from retriever.eval.run_files import evaluate_file
+    from retriever.eval.significance import Statistics
+    from retriever.runs import Qrels
 
     measures = measure or DEFAULT_MEASURES
     parse_measures(measures)  # a wrong name is told before any file is read
+    statistics = Statistics(test, correction)
     judgements = Qrels.read(qrels)
     rows = report.report(
-        [(str(path), evaluate(Run.read(path), judgements, measures, drop_identical=drop_identical)) for path in runs]
+        [(str(path), evaluate_file(path, judgements, measures, drop_identical=drop_identical)) for path in runs],
+        statistics,
     )
     for line in _notes(rows):
         typer.echo(line, err=True)
@@ -65,16 +76,12 @@ def evaluate_command(
 
 
 def _notes(rows: Sequence[Row]) -> Iterator[str]:
-    """What a reader of the numbers must know of each run."""
+    """What a reader of the numbers must know of each run, and of the comparison."""
+    from retriever.eval.significance import cautions
+
     for row in rows:
-        results = row.results
-        if results.missing:
-            missing = f"{results.missing} of {results.judged}"
-            yield f"{row.name}: judged queries without results, each counted as zero: {missing}"
-        if results.ignored:
-            yield f"{row.name}: queries without judgements, ignored: {results.ignored}"
-        if results.dropped:
-            yield f"{row.name}: results with their query's own id, dropped: {results.dropped}"
+        yield from (f"{row.name}: {note}" for note in row.results.notes())
+        yield from (f"{row.name}: {note}" for note in cautions(row.results.judged, row.versus_first))
 
 
 def _print_tables(rows: Sequence[Row]) -> None:

@@ -29,9 +29,9 @@ from retriever.indexers.tiles import (
     ROWS,
     Tiles,
     Words,
-    compiled,
     find_block,
 )
+from retriever.jit import compiled
 from retriever.types import Floats, Hits, Mask, Rows
 
 _CHUNK = 64

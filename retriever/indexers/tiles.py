@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from retriever.jit import compiled
 from retriever.types import Floats, Rows
 
 TILE = 32_768
@@ -61,14 +61,6 @@ class Form(NamedTuple):
 def quantised(weights: Floats, steps: float) -> Floats:
     """float32 [n], whole numbers: ceil(weight * steps), computed in float64; steps 0: the weights themselves."""
     return np.ceil(weights.astype(np.float64) * steps).astype(np.float32) if steps else weights
-
-
-def compiled(function: Any) -> Any:
-    """Compiled at its first use and kept on disk; only in memory where no folder can be written."""
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # numba found no place for its cache
-        return numba.njit(nogil=True)(function)
 
 
 def make_tile(ends: Rows, terms: Words, weights: npt.NDArray[Any], first: int, at: int) -> tuple[Rows, bytes]:

@@ -1,6 +1,7 @@
 """`retriever eval`, called as a user calls it."""
 
 import json
+from pathlib import Path
 
 import pytest
 import typer
@@ -53,11 +54,31 @@ def test_two_runs_are_compared_with_the_first():
     table, differences = result.stdout.split("\n\n")
     assert table == "run\tRR@10\tR@100\nbad\t0.3333\t1.0000\ngood\t0.8500*\t1.0000"
     heading, reciprocal, recall = differences.splitlines()
-    assert heading == "run\tmeasure\tdifference\tp\tp (Holm)"
-    name, measure, difference, p, p_holm = reciprocal.split("\t")
+    assert heading == "run\tmeasure\tdifference\t95% interval\tp\tp (Holm)"
+    name, measure, difference, interval, p, p_holm = reciprocal.split("\t")
     assert (name, measure, difference) == ("good", "RR@10", "+0.5167")
+    low, high = map(float, interval.split())
+    assert low < 0.5167 < high
     assert float(p_holm) == pytest.approx(2 * float(p), rel=1e-3)
-    assert recall == "good\tR@100\t+0.0000\t1\t1"
+    assert recall == "good\tR@100\t+0.0000\t+0.0000 +0.0000\t1\t1"
+    assert result.stderr == "good: 10 queries are too few to tell runs apart; at least 25 are wanted, better 50\n"
+
+
+@pytest.mark.usefixtures("files")
+def test_the_test_and_the_correction_can_be_chosen():
+    result = run("bad", "good", "--qrels", "test.tsv", "-m", "RR@10", "--test", "randomisation", "--correction", "bh")
+    heading, line = result.stdout.split("\n\n")[1].splitlines()
+    assert heading.endswith("\tp\tp (BH)")
+    assert line.split("\t")[-2:] == [f"{2 / 2**10:.4g}"] * 2
+
+
+@pytest.mark.usefixtures("files")
+def test_a_run_that_found_no_judged_document_is_told_with_ids_of_both_sides():
+    Path("other").write_text(lines("q0", "17 18 19 20"))
+    assert (
+        "other: no judged document was found for any query: for 'q0' the run has '17', '18', '19', ...; the judgements "
+        "have 'rel'; do they belong to the same collection?"
+    ) in run("other", "--qrels", "test.tsv").stderr
 
 
 @pytest.mark.usefixtures("files")
@@ -74,12 +95,18 @@ def test_what_the_numbers_hide_is_said_on_stderr():
 @pytest.mark.usefixtures("files")
 def test_json_is_one_object_with_all_digits():
     result = run("bad", "good", "--qrels", "test.tsv", "-m", "RR@10", "--json")
-    first, second = json.loads(result.stdout)["runs"]
+    found = json.loads(result.stdout)
+    assert found["statistics"] == {"test": "t", "correction": "holm", "seed": 0}
+    first, second = found["runs"]
     assert first == {
         "name": "bad", "means": {"RR@10": pytest.approx(1 / 3)}, "judged": 10, "missing": 0, "ignored": 0, "dropped": 0,
+        "strangers": "", "intervals": {"RR@10": [pytest.approx(1 / 3)] * 2},
+    }  # fmt: skip
+    assert set(second["versus_first"]["RR@10"]) == {
+        "difference", "p", "p_corrected", "interval", "effect", "detectable"
     }  # fmt: skip
     assert second["versus_first"]["RR@10"]["difference"] == pytest.approx(0.85 - 1 / 3)
-    assert second["versus_first"]["RR@10"]["p"] == second["versus_first"]["RR@10"]["p_holm"] < 0.001
+    assert second["versus_first"]["RR@10"]["p"] == second["versus_first"]["RR@10"]["p_corrected"] < 0.001
 
 
 @pytest.mark.usefixtures("files")

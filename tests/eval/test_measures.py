@@ -1,6 +1,8 @@
 """Effectiveness, against values computed by hand and against pytrec_eval called directly."""
 
 import math
+import random
+import shutil
 
 import pytest
 import pytrec_eval
@@ -54,7 +56,8 @@ def test_the_default_measures():
 
 @pytest.mark.parametrize(
     "measure",
-    ["nDCG@10", "nDCG", "RR@10", "RR", "AP", "AP@5", "AP(rel=2)", "R@100", "R(rel=2)@10", "P@10", "Success@5", "Rprec",
+    ["ERR@20", "RBP(rel=1)", "nDCG(dcg='exp-log2')@10",
+     "nDCG@10", "nDCG", "RR@10", "RR", "AP", "AP@5", "AP(rel=2)", "R@100", "R(rel=2)@10", "P@10", "Success@5", "Rprec",
      "Bpref", "infAP", "IPrec@0.5", "Judged@10", "SetP", "SetR", "SetF", "SetAP", "NumRet", "NumRel", "Compat"],
 )  # fmt: skip
 def test_a_query_without_results_counts_as_zero_in_every_measure_offered(measure):
@@ -88,6 +91,93 @@ def test_the_query_itself_can_be_dropped_from_its_results():
     results = evaluate(run, qrels, ["RR"], drop_identical=True)
     assert results.means == {"RR": 1 / 2}
     assert (results.judged, results.missing, results.ignored, results.dropped) == (2, 1, 1, 2)
+
+
+# -- what trec_eval lacks ----------------------------------------------------------------------------------------------
+
+
+def test_both_gains_of_ndcg_computed_by_hand():
+    """Grades 1 0 2 were found; the best order is 2 1. Linear gains are 1 0 2, exponential ones 1 0 3."""
+    results = evaluate(RUN, QRELS, ["nDCG@10", "nDCG(dcg='exp-log2')@10", "nDCG(dcg='exp-log2')@1"])
+    linear, exponential, first = (values["q1"] for values in results.per_query.values())
+    assert linear == pytest.approx((1 + 2 / 2) / (2 + 1 / math.log2(3)))
+    assert exponential == pytest.approx((1 + 3 / 2) / (3 + 1 / math.log2(3)))
+    assert first == pytest.approx(1 / 3)
+    assert list(results.per_query) == ["nDCG@10", "nDCG(dcg='exp-log2')@10", "nDCG(dcg='exp-log2')@1"]
+
+
+def test_both_gains_are_the_same_for_grades_of_0_and_1():
+    values = evaluate(RUN, QRELS, ["nDCG", "nDCG(dcg='exp-log2')"]).per_query.values()
+    assert [one["q2"] for one in values] == [pytest.approx(1 / math.log2(3))] * 2
+
+
+def test_expected_reciprocal_rank_computed_by_hand():
+    """Grades 1 0 2 satisfy with 1/16, 0 and 3/16: 1/16 + 15/16 x 3/16 / 3."""
+    results = evaluate(RUN, QRELS, ["ERR@10", "ERR@2"])
+    assert results.per_query["ERR@10"]["q1"] == pytest.approx(1 / 16 + 15 / 16 * 3 / 16 / 3)
+    assert results.per_query["ERR@2"]["q1"] == 1 / 16
+
+
+def test_rank_biased_precision_computed_by_hand():
+    """Relevant at the ranks 1 and 3: .2 x (1 + .8 ** 2); of grade 2, at 3 only; at the most one rank, the first."""
+    results = evaluate(RUN, QRELS, ["RBP(rel=1)", "RBP(rel=2,p=0.5)", "RBP(rel=1)@1"])
+    values = [one["q1"] for one in results.per_query.values()]
+    assert values == pytest.approx([0.2 * (1 + 0.64), 0.5 * 0.25, 0.2])
+
+
+@pytest.mark.skipif(not shutil.which("perl"), reason="gdeval.pl, which these are compared with, needs perl")
+def test_exponential_gain_and_expected_reciprocal_rank_are_gdevals():
+    import ir_measures
+
+    rng = random.Random(5)
+    documents = [f"d{n}" for n in range(40)]
+    qrels = {str(q): {d: rng.choice([-1, 0, 0, 1, 2, 3, 4]) for d in rng.sample(documents, 25)} for q in range(1, 30)}
+    run = {query: {d: float(rng.randrange(30)) for d in rng.sample(documents, 30)} for query in qrels}
+    names = ["nDCG(dcg='exp-log2')@5", "nDCG(dcg='exp-log2')@20", "ERR@5", "ERR@20"]
+    ours = evaluate(Run(run), Qrels(qrels), names).per_query
+    for metric in ir_measures.gdeval.iter_calc(parse_measures(names), qrels, run):
+        assert ours[str(metric.measure)][metric.query_id] == pytest.approx(metric.value, abs=6e-6)
+
+
+@pytest.mark.parametrize(
+    ("measure", "grade", "message"),
+    [
+        ("ERR@10", 5, r"^query 'q' has the grade 5; ERR takes none above 4$"),
+        ("nDCG(dcg='exp-log2')", 31, r"^query 'q' has the grade 31; nDCG with dcg='exp-log2' takes none above 30$"),
+    ],
+)
+def test_a_grade_outside_a_measures_definition_is_refused(measure, grade, message):
+    with pytest.raises(InputError, match=message):
+        evaluate(Run({"q": {"d": 1.0}}), Qrels({"q": {"d": grade}}), [measure])
+
+
+def test_judged_at_k_computed_by_hand():
+    """q1: d2 d4 d1, of which d4 is not judged; q2: d6 d5, of which d6 is not; a shorter ranking counts what it has."""
+    results = evaluate(RUN, QRELS, ["Judged@2", "Judged@10"])
+    assert results.per_query == {
+        "Judged@2": {"q1": 1 / 2, "q2": 1 / 2, "q3": 0, "q4": 1},
+        "Judged@10": {"q1": 2 / 3, "q2": 1 / 2, "q3": 0, "q4": 1},
+    }
+
+
+def test_every_measure_that_ir_measures_names_is_computed_or_has_its_reason():
+    import ir_measures
+
+    from retriever.eval.providers import ABSENT
+
+    tried = "{0}", "{0}@5", "{0}@0.5", "{0}(rel=1)"
+    for name in {measure.NAME for measure in ir_measures.measures.registry.values()} - set(ABSENT):
+        assert any(known(form.format(name)) for form in tried), name
+
+
+def known(name: str) -> bool:
+    try:
+        return bool(parse_measures([name]))
+    except InputError:
+        return False
+
+
+# -- against pytrec_eval -----------------------------------------------------------------------------------------------
 
 
 grades = st.integers(-1, 3)
@@ -154,7 +244,15 @@ def test_a_measure_given_twice_is_measured_once():
         ("P@True", r"^measure 'P@True' is not well-formed"),
         ("AP(rel=0)", r"^measure 'AP\(rel=0\)' is not well-formed"),
         ("nDCG(gains={1:'x'})@10", r"^measure .* is not well-formed"),
-        ("ERR@20", r"^measure 'ERR@20' cannot be computed here; known: nDCG@10"),
+        ("RBP(p=1.5, rel=1)", r"^measure .* is not well-formed"),
+        ("ERR", r"^measure 'ERR' cannot be computed here: it needs a cutoff, as in ERR@20; known: nDCG@10"),
+        (
+            "RBP",
+            r"^measure 'RBP' cannot be computed here: it needs the grade that counts as relevant, as in RBP\(rel=1",
+        ),
+        ("alpha_nDCG@20", r"cannot be computed here: it needs judgements by subtopic"),
+        ("SDCG(max_rel=3)@5", r"cannot be computed here: only the package cwl-eval has it"),
+        ("NumRel(rel=2)", r"cannot be computed here: no provider has it in this form"),
     ],
 )
 def test_a_wrong_name_is_answered_with_known_ones(name, message):
@@ -178,6 +276,15 @@ def test_a_run_of_another_collection_is_refused_with_examples_of_both():
     )
     with pytest.raises(InputError, match=message):
         evaluate(run, Qrels({"q1": {"d": 1}, "q2": {"d": 1}}))
+
+
+def test_a_run_of_other_documents_is_told_with_examples_of_both():
+    results = evaluate(Run({"q": {"x": 2.0, "y": 1.0}}), Qrels({"p": {"a": 1}, "q": {"1": 1, "2": 0, "3": 0, "4": 1}}))
+    assert list(results.notes())[-1] == (
+        "no judged document was found for any query: for 'q' the run has 'x', 'y'; "
+        "the judgements have '1', '2', '3', ...; do they belong to the same collection?"
+    )
+    assert evaluate(RUN, QRELS).strangers == ""
 
 
 def test_an_empty_run_and_empty_judgements_are_refused():
