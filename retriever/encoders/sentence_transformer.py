@@ -1,4 +1,5 @@
-"""Any sentence-transformers model as a dense encoder; pooling, prompts and lengths come from the model's own files.
+"""Any sentence-transformers or transformers model as a dense encoder; pooling, prompts and lengths come from its own
+files, or are stated (a transformers model says nothing of pooling: sentence-transformers takes the mean).
 
 What is ours is only how texts reach the model: batches by token budget over length-sorted texts, and a `runtime`
 that computes the transformer's token embeddings in the fastest form this machine has. Every module after the
@@ -17,8 +18,9 @@ import numpy as np
 
 from retriever.encoders.base import Encoded
 from retriever.encoders.batches import hidden_states, tokenize
-from retriever.encoders.models import find_model, weights_digest
+from retriever.encoders.models import check_tokenizer, find_model, weights_digest
 from retriever.encoders.runtime import Runtime, Runtimes
+from retriever.encoders.stated import POOLINGS, Stated
 from retriever.errors import InputError
 from retriever.types import Floats
 
@@ -29,11 +31,11 @@ if TYPE_CHECKING:
 class SentenceTransformerEncoder:
     """Dense vectors of a sentence-transformers model, by name or path.
 
-    precision: "auto" (bfloat16 where the hardware has it) or "float32".
+    precision: "auto" (bfloat16 where the hardware has it) or "float32". stated: what overrules the model's files.
     """
 
-    def __init__(self, model: str, precision: str = "auto") -> None:
-        self.name, self.precision = model, precision
+    def __init__(self, model: str, precision: str = "auto", stated: Stated | None = None) -> None:
+        self.name, self.precision, self.stated = model, precision, stated or Stated()
         self._folder = find_model(model)
 
     @cached_property
@@ -48,9 +50,10 @@ class SentenceTransformerEncoder:
             model = SentenceTransformer(str(self._folder), local_files_only=True).eval()
         except (OSError, ValueError, KeyError) as problem:
             raise InputError(f"{self._folder}: sentence-transformers cannot load it: {problem}") from None
+        check_tokenizer(self._folder)
         if model.similarity_fn_name == "manhattan":
             raise InputError(f"{self._folder}: compares by Manhattan distance; a dense view has cosine, dot, euclidean")
-        return model
+        return as_stated(model, self.stated, self.name)
 
     @cached_property
     def _runtimes(self) -> Runtimes:
@@ -83,6 +86,7 @@ class SentenceTransformerEncoder:
             "max_length": self.model.max_seq_length,
             "dimension": self.dimension,
             "similarity": self.model.similarity_fn_name or "cosine",
+            **({"eos": True} if self._adds_eos else {}),
         }
 
     def encode_documents(self, texts: Sequence[str], progress: Callable[[float], None]) -> Encoded:
@@ -92,6 +96,12 @@ class SentenceTransformerEncoder:
     def encode_queries(self, texts: Sequence[str]) -> Encoded:
         """float32 [n, d]; unit length where the model compares by cosine."""
         return self._encode(texts, "query", lambda _: None)
+
+    @cached_property
+    def _adds_eos(self) -> bool:
+        """Whether the end-of-sequence token is ours to add, because the tokenizer does not."""
+        tokenizer = self.model.tokenizer
+        return self.stated.pooling == "eos" and tokenizer("a")["input_ids"][-1] != tokenizer.eos_token_id
 
     def _prompt_length(self, prompt: str) -> int:
         """Tokens before the text, for a pooling that leaves the prompt out; a closing special token is none of them."""
@@ -113,15 +123,19 @@ class SentenceTransformerEncoder:
     def _transformed(self, texts: Sequence[str], prompt: str, progress: Callable[[float], None]) -> tuple[Floats, int]:
         import torch
 
-        tokens = tokenize(self.model.tokenizer, [prompt + text for text in texts], self.model.max_seq_length)
+        most = self.model.max_seq_length
+        tokens = tokenize(
+            self.model.tokenizer, [prompt + text for text in texts], most - 1 if most and self._adds_eos else most
+        )
+        ids = [[*row, self.model.tokenizer.eos_token_id] for row in tokens.ids] if self._adds_eos else tokens.ids
         before = {"prompt_length": self._prompt_length(prompt)} if prompt else {}
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         with torch.inference_mode():
-            for place, hidden in hidden_states(tokens.ids, self.model.tokenizer, self._runtimes):
+            for place, hidden in hidden_states(ids, self.model.tokenizer, self._runtimes):
                 pooled = {**hidden, **before}
                 for module in list(self.model)[1:]:
                     pooled = module(pooled)
-                vectors[place] = pooled["sentence_embedding"].float().cpu().numpy()
+                vectors[place] = pooled["sentence_embedding"].float().cpu().numpy()[:, : self.dimension]
                 progress(len(place))
         return vectors, tokens.truncated
 
@@ -131,6 +145,58 @@ def prompt(model: Any, kind: str) -> str:
     names = {"query": ["query"], "document": ["document", "passage", "corpus"]}[kind]
     name = next((name for name in names if name in model.prompts), model.default_prompt_name)
     return model.prompts.get(name) or ""
+
+
+def as_stated(model: Any, stated: Stated, name: str) -> Any:
+    """A loaded model, changed to what a view states.
+
+    Raises: InputError for what this model cannot do.
+    """
+    for kind, prefix in (("query", stated.query_prefix), ("document", stated.document_prefix)):
+        if prefix is not None:
+            model.prompts[kind] = prefix
+    if stated.pooling:
+        _set_pooling(model, stated.pooling, name)
+    if stated.max_length:
+        _set_length(model, stated.max_length, name)
+    if stated.normalize is not None:
+        _set_normalisation(model, normalize=stated.normalize)
+    if stated.dimensions:
+        if stated.dimensions > model.get_embedding_dimension():
+            raise InputError(f"{name}: has {model.get_embedding_dimension()} dimensions, not {stated.dimensions}")
+        model.truncate_dim = stated.dimensions
+    return model
+
+
+def _set_pooling(model: Any, pooling: str, name: str) -> None:
+    from sentence_transformers.sentence_transformer.modules import Pooling
+
+    places = [key for key, module in model.named_children() if isinstance(module, Pooling)]
+    if not places:
+        raise InputError(f"{name}: has no pooling that could be {pooling!r}")
+    if pooling == "eos" and model.tokenizer.eos_token_id is None:
+        raise InputError(f"{name}: its tokenizer has no end-of-sequence token; state pooling=last or cls")
+    setattr(model, places[0], Pooling(model[0].get_embedding_dimension(), POOLINGS[pooling]))
+
+
+def _set_length(model: Any, length: int, name: str) -> None:
+    config = getattr(getattr(model[0], "auto_model", None), "config", None)
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and length > positions:
+        raise InputError(f"{name}: has positions for {positions} tokens, not for max_length={length}")
+    model.max_seq_length = length
+
+
+def _set_normalisation(model: Any, *, normalize: bool) -> None:
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    if normalize:
+        model.similarity_fn_name = "cosine"  # whose vectors `_encode` brings to unit length
+        return
+    for key in [key for key, module in model.named_children() if isinstance(module, Normalize)]:
+        delattr(model, key)
+    if model.similarity_fn_name in (None, "cosine"):
+        model.similarity_fn_name = "dot"
 
 
 def settings(module: Any) -> dict[str, Any]:

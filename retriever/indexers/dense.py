@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,11 @@ import numpy.typing as npt
 from retriever.components import load_class
 from retriever.encoders import ENCODERS
 from retriever.encoders.base import Encoder
+from retriever.encoders.foreign import EmbeddingsEndpoint, as_encoder
 from retriever.encoders.models import DEFAULT_MODEL
 from retriever.encoders.runtime import PRECISIONS
+from retriever.encoders.stated import Stated
+from retriever.endpoints import is_endpoint
 from retriever.errors import CorruptIndexError, InputError
 from retriever.indexers.base import check_encoder, moved, search_time
 from retriever.indexers.faiss_search import (
@@ -52,10 +55,14 @@ _STALE = 0.05
 
 @dataclass(frozen=True)
 class DenseConfig:
-    """model: a sentence-transformers model's name or path, or "their.module:Class" (`encoders.base.Encoder`).
+    """model: a sentence-transformers or transformers model's name or path; "their.module:Class" or
+    "their.module:object" (`encoders.foreign.as_encoder`); or 'http://host:port/v1#MODEL', a server of OpenAI's
+    embeddings protocol.
     index: FAISS factory string. nprobe, ef_search: FAISS's search effort for IVF and HNSW (none: FAISS's default);
     ef_search is never less than the results that are asked for.
     precision: `auto` encodes in bfloat16 where the hardware has it, `float32` everywhere.
+    pooling, query_prefix, document_prefix, max_length, normalize, dimensions: `encoders.stated.Stated`; none of them is
+    needed where the model's files say how it is used.
     """
 
     model: str = DEFAULT_MODEL
@@ -63,10 +70,32 @@ class DenseConfig:
     precision: str = "auto"
     nprobe: int | None = search_time(None)
     ef_search: int | None = search_time(None)
+    pooling: str | None = None
+    query_prefix: str | None = None
+    document_prefix: str | None = None
+    max_length: int | None = None
+    normalize: bool | None = None
+    dimensions: int | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision is {' or '.join(PRECISIONS)}, not {self.precision!r}")
+        _ = self.stated
+
+    @property
+    def stated(self) -> Stated:
+        """How the model is to be used, beside what its files say."""
+        return Stated(**{field.name: getattr(self, field.name) for field in fields(Stated)})
+
+
+def make_encoder(config: DenseConfig) -> Encoder:
+    """The encoder that a configuration names. Raises: InputError, or SpecError where it cannot be imported."""
+    if is_endpoint(config.model):
+        return EmbeddingsEndpoint(config.model, config.stated)
+    if ":" in config.model:
+        return as_encoder(load_class(config.model), config.model, config.stated)
+    made: Encoder = load_class(ENCODERS["sentence-transformers"])(config.model, config.precision, config.stated)
+    return made
 
 
 class Dense:
@@ -85,13 +114,7 @@ class Dense:
 
         Raises: IndexMismatchError naming both.
         """
-        model = self.config.model
-        encoder: Encoder
-        if ":" in model:
-            encoder = load_class(model)()
-        else:
-            encoder = load_class(ENCODERS["sentence-transformers"])(model, self.config.precision)
-        return check_encoder(encoder, self.state, self._folder.name, model)
+        return check_encoder(make_encoder(self.config), self.state, self._folder.name, self.config.model)
 
     def append(self, documents: Sequence[Document]) -> None:
         """Encode the next rows and write them behind the others."""

@@ -1,0 +1,100 @@
+"""`retriever bench` and `retriever reproduce`, called as a user calls them."""
+
+import gzip
+import json
+
+import pytest
+from collections_on_disk import PLACES, THINGS, things
+from typer.testing import CliRunner
+
+from retriever.bench import reproduction
+from retriever.bench.reproduction import Expected, Named, experiments
+from retriever.cli.app import app
+from retriever.errors import InputError
+
+TOY = "dense(toy_encoders:HashEncoder)"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    judged = [f"q-{thing}-{place} d-{thing}-{place} 1" for thing in THINGS for place in PLACES]
+    return things(tmp_path / "things", test=judged)
+
+
+def call(*arguments, fails=0):
+    result = CliRunner().invoke(app, [str(each) for each in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == fails, result.output
+    return result
+
+
+def test_a_comparison_writes_its_report_and_every_run(folder, tmp_path):
+    out = tmp_path / "report"
+    systems = ["--system", "bm25", "-s", f"bm25 + {TOY} >> rrf", "-s", "toy_encoders:HashEncoder"]
+    result = call("bench", folder, *systems, "--out", out, "--cache", tmp_path / "cache", "-k", 10, "-m", "MRR@10")
+    assert "things: bm25: RR@10 " in result.stderr
+    experiment = json.loads((out / "report.json").read_text())
+    assert experiment["systems"] == ["bm25", f"bm25 + {TOY} >> rrf", "toy_encoders:HashEncoder"]
+    assert experiment["measures"] == ["RR@10"]
+    assert {path.name for path in out.iterdir()} == {"report.html", "report.json", "report.md", "report.tex", "runs"}
+    first, second, _ = sorted((out / "runs" / "things").iterdir())
+    assert (first.name, second.name) == (
+        "bm25.trec.gz", "bm25_+_dense_toy_encoders_HashEncoder_rrf.trec.gz",
+    )  # fmt: skip
+    assert gzip.decompress(first.read_bytes()).split()[5] == b"bm25"
+    assert "bm25" in (out / "report.html").read_text()
+
+
+def test_what_cannot_be_is_told_before_anything_is_built(folder, tmp_path):
+    rest = ("--out", tmp_path / "report", "--cache", tmp_path / "cache")
+    for arguments, message in (
+        ([folder, "-s", "bm52", *rest], "no view or stage is called 'bm52'"),
+        ([folder, "-s", "bm25", "-m", "ndgc@5", *rest], "unknown measure 'ndgc@5'"),
+        ([tmp_path / "nowhere", "-s", "bm25", *rest], "there is no such folder; a collection is"),
+    ):
+        with pytest.raises(InputError, match=message):
+            call("bench", *arguments)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_experiments_are_listed():
+    lines = call("reproduce").stdout.splitlines()
+    assert len(lines) == len(experiments()) == 6
+    assert lines[0] == "scifact\tscifact, test, 4 systems, docs/results.md"
+
+
+def test_the_experiments_are_what_the_docs_print():
+    from pathlib import Path
+
+    page = Path(reproduction.__file__).parents[2] / "docs" / "results.md"
+    sections = page.read_text().split("\n## ")
+    for experiment in experiments().values():
+        section = next(part for part in sections if part.startswith(experiment.collection + "\n"))
+        for expected in experiment.systems:
+            printed = [f"{value:.4f}" for value in expected.means.values()]
+            row = next(line for line in section.splitlines() if line.startswith(f"| {expected.system} |"))
+            assert row.replace("*", "").split(" | ")[1:] == [*printed[:-1], f"{printed[-1]} |"]
+
+
+@pytest.mark.parametrize(("ndcg", "passes"), [(None, True), (0.1, False)])
+def test_an_experiment_passes_or_fails_number_by_number(folder, tmp_path, monkeypatch, ndcg, passes):
+    out = tmp_path / "report"
+    call("bench", folder, "-s", "bm25", "--out", out, "--cache", tmp_path / "cache", "-m", "nDCG@10", "-m", "R@100")
+    means = json.loads((out / "report.json").read_text())["outcomes"][0]["results"]["means"]
+    expected = Expected("bm25", {**means, "nDCG@10": ndcg or means["nDCG@10"]}, 0.0001)
+    toy = Named("toy", "things", "test", 1000, True, "here", (expected,))
+    monkeypatch.setattr(reproduction, "experiments", lambda: {"toy": toy})
+    result = call("reproduce", "toy", "--data", tmp_path, fails=0 if passes else 1)
+    heading, first, second = result.stdout.splitlines()
+    assert heading == "system\tmeasure\tours\texpected\ttolerance\t"
+    assert first.endswith("pass" if passes else "\t0.1000\t0.0001\tFAIL")
+    assert second.endswith("pass")
+    assert result.stderr.splitlines()[-1] == ("toy: pass" if passes else "toy: fail: 1 of 2 numbers")
+
+
+def test_an_experiment_that_is_none_or_has_no_data_is_told():
+    with pytest.raises(InputError, match="no experiment is called 'sifact'; did you mean 'scifact'"):
+        call("reproduce", "sifact")
+    with pytest.raises(InputError, match="cranfield cannot be downloaded; give the folder that it lies in: --data DIR"):
+        call("reproduce", "cranfield")
