@@ -170,8 +170,9 @@ def long_documents(options: argparse.Namespace) -> str:
         "SumP": f"long({inner}, unit=tokens, pool=sum, {shape})",
         "KeyB": f"keyb({inner}, depth={DEPTH})",
         "PARADE, max": f"parade('{options.model}', aggregator=max, {shape})",
-        "PARADE, transformer": f"parade('{options.parade}', aggregator=transformer, {shape})",
     }
+    if options.parade:
+        systems["PARADE, transformer"] = f"parade('{options.parade}', aggregator=transformer, {shape})"
     parts = [page]
     for name in LONG:
         queries, qrels = asked(options.data / name, LONG_QUERIES)
