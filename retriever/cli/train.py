@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retriever.training.settings import HEADS, LOSSES, HeadTraining, RerankerTraining, SparseTraining
 
+if TYPE_CHECKING:
+    from retriever.training.course import Trained
+
 train_app = typer.Typer(
-    name="train", help="Train models on BEIR folders; needs the extra `train`.", no_args_is_help=True
+    name="train", help="Train models on BEIR folders; all but `head` need the extra `train`.", no_args_is_help=True
 )
 
 Data = Annotated[list[str], typer.Option("--data", help="A BEIR folder to train on, with qrels/train.tsv; repeatable.")]
@@ -22,6 +25,14 @@ Dev = Annotated[
         "trained on; repeatable.",
     ),
 ]
+Out = Annotated[Path, typer.Option(help="Folder for the model, its settings and log; until it is done, checkpoints.")]
+Steps = Annotated[int, typer.Option(help="Batches to train on.")]
+BatchSize = Annotated[int, typer.Option(help="Queries of a batch.")]
+LearningRate = Annotated[float, typer.Option(help="Its highest value.")]
+EvaluateEvery = Annotated[int, typer.Option(help="Steps between checkpoints, and measurements on --dev.")]
+TrainLength = Annotated[int, typer.Option(help="Tokens of a text, or a pair of them, read in training.")]
+MaxLength = Annotated[int, typer.Option(help="The same, read by the finished model.")]
+Seed = Annotated[int, typer.Option(help="The same seed and data give the same model.")]
 LOSS = f"One of {', '.join(LOSSES)}; the last two learn from --teacher."
 
 
@@ -29,26 +40,20 @@ LOSS = f"One of {', '.join(LOSSES)}; the last two learn from --teacher."
 def train_sparse_command(  # noqa: PLR0913 - one parameter an option
     base: Annotated[str, typer.Option(help="The model to start from: a masked language model, or any BERT encoder.")],
     data: Data,
-    out: Annotated[
-        Path, typer.Option(help="Folder for the model, its settings and log; until it is done, checkpoints.")
-    ],
+    out: Out,
     dev: Dev = None,
-    steps: Annotated[int, typer.Option(help="Batches to train on.")] = SparseTraining.steps,
-    batch_size: Annotated[int, typer.Option(help="Queries of a batch.")] = SparseTraining.batch_size,
+    steps: Steps = SparseTraining.steps,
+    batch_size: BatchSize = SparseTraining.batch_size,
     negatives: Annotated[int, typer.Option(help="Irrelevant documents for each query.")] = SparseTraining.negatives,
-    learning_rate: Annotated[float, typer.Option(help="Its highest value.")] = SparseTraining.learning_rate,
+    learning_rate: LearningRate = SparseTraining.learning_rate,
     query_weight: Annotated[
         float, typer.Option(help="Of the FLOPS regulariser: higher means fewer terms.")
     ] = SparseTraining.query_weight,
     document_weight: Annotated[float, typer.Option(help="The same for documents.")] = SparseTraining.document_weight,
-    train_length: Annotated[int, typer.Option(help="Tokens of a text read in training.")] = SparseTraining.train_length,
-    max_length: Annotated[
-        int, typer.Option(help="Tokens of a text read by the finished model.")
-    ] = SparseTraining.max_length,
-    evaluate_every: Annotated[
-        int, typer.Option(help="Steps between checkpoints, and measurements on --dev.")
-    ] = SparseTraining.evaluate_every,
-    seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = SparseTraining.seed,
+    train_length: TrainLength = SparseTraining.train_length,
+    max_length: MaxLength = SparseTraining.max_length,
+    evaluate_every: EvaluateEvery = SparseTraining.evaluate_every,
+    seed: Seed = SparseTraining.seed,
 ) -> None:
     """Train a SPLADE encoder.
 
@@ -71,19 +76,14 @@ def train_sparse_command(  # noqa: PLR0913 - one parameter an option
         evaluate_every=evaluate_every,
         seed=seed,
     )
-    trained = train_sparse(settings, out)
-    for note in trained.notes:
-        typer.echo(note, err=True)
-    typer.echo(f"{trained.out}: a model that sentence-transformers' SparseEncoder loads", err=True)
+    _say(train_sparse(settings, out), "a model that sentence-transformers' SparseEncoder loads")
 
 
 @train_app.command("reranker")
 def train_reranker_command(  # noqa: PLR0913 - one parameter an option
     base: Annotated[str, typer.Option(help="The model to start from: a cross-encoder, or any encoder.")],
     data: Data,
-    out: Annotated[
-        Path, typer.Option(help="Folder for the model, its settings and log; until it is done, checkpoints.")
-    ],
+    out: Out,
     dev: Dev = None,
     loss: Annotated[str, typer.Option(help=LOSS)] = RerankerTraining.loss,
     teacher: Annotated[
@@ -96,20 +96,14 @@ def train_reranker_command(  # noqa: PLR0913 - one parameter an option
         list[str] | None,
         typer.Option("--view", help="A view that --mine searches; repeatable.", show_default="bm25"),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Batches to train on.")] = RerankerTraining.steps,
-    batch_size: Annotated[int, typer.Option(help="Queries of a batch.")] = RerankerTraining.batch_size,
+    steps: Steps = RerankerTraining.steps,
+    batch_size: BatchSize = RerankerTraining.batch_size,
     negatives: Annotated[int, typer.Option(help="Irrelevant texts for each query.")] = RerankerTraining.negatives,
-    learning_rate: Annotated[float, typer.Option(help="Its highest value.")] = RerankerTraining.learning_rate,
-    train_length: Annotated[
-        int, typer.Option(help="Tokens of a pair read in training.")
-    ] = RerankerTraining.train_length,
-    max_length: Annotated[
-        int, typer.Option(help="Tokens of a pair read by the finished model.")
-    ] = RerankerTraining.max_length,
-    evaluate_every: Annotated[
-        int, typer.Option(help="Steps between checkpoints, and measurements on --dev.")
-    ] = RerankerTraining.evaluate_every,
-    seed: Annotated[int, typer.Option(help="The same seed and data give the same model.")] = RerankerTraining.seed,
+    learning_rate: LearningRate = RerankerTraining.learning_rate,
+    train_length: TrainLength = RerankerTraining.train_length,
+    max_length: MaxLength = RerankerTraining.max_length,
+    evaluate_every: EvaluateEvery = RerankerTraining.evaluate_every,
+    seed: Seed = RerankerTraining.seed,
 ) -> None:
     """Train a cross-encoder.
 
@@ -134,10 +128,7 @@ def train_reranker_command(  # noqa: PLR0913 - one parameter an option
         evaluate_every=evaluate_every,
         seed=seed,
     )
-    trained = train_reranker(settings, out)
-    for note in trained.notes:
-        typer.echo(note, err=True)
-    typer.echo(f"{trained.out}: a model that sentence-transformers' CrossEncoder loads", err=True)
+    _say(train_reranker(settings, out), "a model that sentence-transformers' CrossEncoder loads")
 
 
 @train_app.command("head")
@@ -176,7 +167,11 @@ def train_head_command(  # noqa: PLR0913 - one parameter an option
         learning_rate=learning_rate,
         seed=seed,
     )
-    trained = train_head(settings, out)
+    _say(train_head(settings, out), f"a cross-encoder with a head for {method}")
+
+
+def _say(trained: Trained, what: str) -> None:
+    """What was taken and left out, and what is in the folder now."""
     for note in trained.notes:
         typer.echo(note, err=True)
-    typer.echo(f"{trained.out}: a cross-encoder with a head for {method}", err=True)
+    typer.echo(f"{trained.out}: {what}", err=True)
