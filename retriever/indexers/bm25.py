@@ -285,7 +285,8 @@ def _open_read_only(folder: Path) -> tantivy.Index:
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as links:  # tantivy may be locking there again
         for path in folder.iterdir():
-            (Path(links) / path.name).symlink_to(path.resolve())
+            if path.suffix != ".lock":  # one left there cannot be locked, not even through a link
+                (Path(links) / path.name).symlink_to(path.resolve())
         index = tantivy.Index.open(links)
         index.searcher()  # the files are mapped now; the links may go
         return index
