@@ -1,18 +1,20 @@
 """`retriever train` as a user types it."""
 
 import sys
+from dataclasses import fields
 
 import collections_on_disk
 import pytest
 import tiny_models
 
 from retriever import cli
+from retriever.cli.train import COMMANDS, HELP
 
 
 @pytest.fixture
 def call(monkeypatch, capsys):
     def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["retriever", "train", "sparse", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["retriever", "train", *map(str, arguments)])
         capsys.readouterr()
         try:
             cli.main()
@@ -30,7 +32,7 @@ def test_a_sparse_encoder_from_the_command_line(call, tmp_path):
     base = tiny_models.masked_lm(tmp_path / "base")
     data = collections_on_disk.things(tmp_path / "things")
     sizes = ["--steps", 2, "--batch-size", 4, "--train-length", 16, "--max-length", 32]
-    code, output, errors = call("--base", base, "--data", data, "--out", tmp_path / "out", *sizes)
+    code, output, errors = call("sparse", "--base", base, "--data", data, "--out", tmp_path / "out", *sizes)
     assert (code, output) == (0, "")
     assert errors.splitlines() == [
         "things: 32 examples; negatives: 0 judged irrelevant, 32 by bm25, 0 at random; left out: 0 queries without a "
@@ -42,10 +44,41 @@ def test_a_sparse_encoder_from_the_command_line(call, tmp_path):
 
 def test_bad_data_ends_with_file_and_line(call, tmp_path):
     data = collections_on_disk.things(tmp_path / "things", train=["q-wing-in nothing 1"])
-    code, _, errors = call("--base", "any", "--data", data, "--out", tmp_path / "out")
+    code, _, errors = call("sparse", "--base", "any", "--data", data, "--out", tmp_path / "out")
     assert code == 2
     assert errors == (
         f"error: {data / 'qrels' / 'train.tsv'}:2: document 'nothing' is judged, "
         "but it is not in the document file of this folder\n"
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_a_head_from_the_command_line(call, tmp_path):
+    base = tiny_models.cross_encoder(tmp_path / "base")
+    data = collections_on_disk.things(tmp_path / "things")
+    out = tmp_path / "heads" / "parade"
+    code, output, errors = call(
+        *("head", "parade", "--base", base, "--data", data, "--out", out, "--aggregator", "max", "--limit", 8),
+        *("--epochs", 1, "--negatives", 1),
+    )
+    assert (code, output) == (0, "")
+    assert errors.splitlines() == [
+        "things: 8 of 32 examples; negatives: 0 judged irrelevant, 8 by bm25, 0 at random; left out: 0 queries "
+        "without a relevant document",
+        f"{out}: a cross-encoder with a head",
+    ]
+    assert (out / "head.safetensors").exists()
+
+
+def test_an_unknown_head(call, tmp_path):
+    code, _, errors = call("head", "parades", "--base", "any", "--data", tmp_path, "--out", tmp_path / "out")
+    assert code == 2
+    assert errors.startswith("error: no head is called 'parades'; ")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_field_of_the_settings_is_an_explained_option(call, command):
+    code, output, _ = call(command, "--help")
+    assert code == 0
+    for field in fields(COMMANDS[command].settings):
+        assert HELP[field.name].split()[0] in output
