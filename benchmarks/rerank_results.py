@@ -49,7 +49,9 @@ RERANKED = """## A cross-encoder trained here
 
 `>> ce` reranks the first 100 of a list, reading 512 tokens of a pair. The first row is the first stage that is best
 **on this test split**; `*` marks a difference to it with p < .05 (paired t-test, Holm's correction over the table).
-`hybrid` is {hybrid}; the last row is `{mixed}`.
+`hybrid` is {hybrid}, `mixed` is `{mixed}`:
+of the cross-encoder's weights that were tried on {dev} queries each of the dev splits (mean nDCG@10: {weights}) the
+best one.
 Where a split has far more than {queries} queries, the table is of {queries} chosen by a seed. The train splits of
 {seen} were trained on;
 {unseen} were never seen.
@@ -77,7 +79,8 @@ documents' states then); `*` marks a difference to the first row.
 
 Made with `python benchmarks/rerank_results.py DATA --only cost --model MODEL --exits EXITS --ck CK --out {out}`.
 """
-MIXED = "hybrid + (hybrid >> ce) >> wsum(weights=[0.5, 0.5], norm=zscore)"
+WEIGHTS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
+DEV_QUERIES = 60
 QUERIES, LONG_QUERIES, COST_QUERIES, DEPTH, CAP, WINDOW, STRIDE = 200, 60, 40, 10, 30, 225, 200
 
 
@@ -99,9 +102,9 @@ def main() -> None:
             put(options.out, part(options))
 
 
-def asked(folder: Path, count: int) -> tuple[list[Query], Qrels]:
-    """Test queries, at most `count`, and their judgements."""
-    qrels = Qrels.read(folder / "qrels" / "test.tsv")
+def asked(folder: Path, count: int, split: str = "test") -> tuple[list[Query], Qrels]:
+    """A split's queries, at most `count`, and their judgements."""
+    qrels = Qrels.read(folder / "qrels" / f"{split}.tsv")
     chosen = {*some(qrels, count, 0)} if len(qrels) > 1.5 * count else {*qrels}
     kept = Qrels({query: row for query, row in qrels.items() if query in chosen})
     return [query for query in read_queries(folder) if query.id in kept], kept
@@ -117,45 +120,73 @@ def table(rows: Sequence[tuple[str, Results]], extra: Sequence[Sequence[str]] = 
 
 def reranked(options: argparse.Namespace) -> str:
     """Each first stage with and without the cross-encoder."""
+    ce = f"{REMEMBERED}('{options.model}', depth=100)"
+    with tempfile.TemporaryDirectory() as place:
+        indexes = {name: _indexed(options.data / name, Path(place) / name) for name in (*SEEN, *UNSEEN)}
+        weight, chosen = _weight(options, indexes, ce)
+        mixed = _mixed(ce, weight)
+        parts = [
+            RERANKED.format(
+                hybrid=f"`{FIRST['hybrid']}`",
+                mixed=_mixed("ce", weight),
+                weights=chosen,
+                dev=DEV_QUERIES,
+                queries=options.queries,
+                seen=", ".join(SEEN),
+                unseen=", ".join(UNSEEN),
+                out=options.out,
+            )
+        ]
+        systems = {**FIRST, **{f"{first} >> ce": f"{text} >> {ce}" for first, text in FIRST.items()}, "mixed": mixed}
+        for name, index in indexes.items():
+            parts.append(_reranked(name, index, systems, *asked(options.data / name, options.queries)))
+            print(parts[-1], flush=True)
+    return "\n".join(parts)
+
+
+def _indexed(folder: Path, place: Path) -> Retriever:
+    index = Retriever.create(place)
+    bad: list[InputError] = []
+    index.add(read_corpus(folder, on_bad=bad.append))
+    return index
+
+
+def _mixed(ce: str, weight: float) -> str:
     hybrid = FIRST["hybrid"]
-    page = RERANKED.format(
-        hybrid=f"`{hybrid}`",
-        mixed=MIXED,
-        queries=options.queries,
-        seen=", ".join(SEEN),
-        unseen=", ".join(UNSEEN),
-        out=options.out,
-    )
-    parts = [page]
-    for name in (*SEEN, *UNSEEN):
-        bad: list[InputError] = []
-        queries, qrels = asked(options.data / name, options.queries)
-        ce = f"{REMEMBERED}('{options.model}', depth=100)"
-        systems = {
-            **FIRST,
-            **{f"{first} >> ce": f"{text} >> {ce}" for first, text in FIRST.items()},
-            "hybrid and ce": f"({hybrid}) + ({hybrid} >> {ce}) >> wsum(weights=[0.5, 0.5], norm=zscore)",
-        }
-        _known.clear()
-        with tempfile.TemporaryDirectory() as place:
-            index = Retriever.create(Path(place) / "index")
-            index.add(read_corpus(options.data / name, on_bad=bad.append))
-            runs = {
-                system: evaluate(index.run(queries, k=100, pipeline=text), qrels, MEASURES)
-                for system, text in systems.items()
-            }
-            documents = index.info()["documents"]
-        best = max(FIRST, key=lambda system: runs[system].means["nDCG@10"])
-        order = [best, *(system for system in systems if system != best)]
-        parts += [
+    return f"({hybrid}) + ({hybrid} >> {ce}) >> wsum(weights=[{1 - weight:.1f}, {weight:.1f}], norm=zscore)"
+
+
+def _weight(options: argparse.Namespace, indexes: dict[str, Retriever], ce: str) -> tuple[float, str]:
+    """The cross-encoder's weight with the best mean nDCG@10 on dev splits, and all that were tried, in words."""
+    values: dict[float, list[float]] = {weight: [] for weight in WEIGHTS}
+    for name in SEEN:
+        if (options.data / name / "qrels" / "dev.tsv").exists():
+            queries, qrels = asked(options.data / name, DEV_QUERIES, "dev")
+            for weight in WEIGHTS:
+                run = indexes[name].run(queries, k=100, pipeline=_mixed(ce, weight))
+                values[weight].append(evaluate(run, qrels, ["nDCG@10"]).means["nDCG@10"])
+            _known.clear()
+    means = {weight: float(np.mean(each)) for weight, each in values.items()}
+    return max(means, key=lambda weight: means[weight]), ", ".join(f"{w} {mean:.4f}" for w, mean in means.items())
+
+
+def _reranked(name: str, index: Retriever, systems: dict[str, str], queries: list[Query], qrels: Qrels) -> str:
+    _known.clear()
+    runs = {
+        system: evaluate(index.run(queries, k=100, pipeline=text), qrels, MEASURES) for system, text in systems.items()
+    }
+    best = max(FIRST, key=lambda system: runs[system].means["nDCG@10"])
+    order = [best, *(system for system in systems if system != best)]
+    return "\n".join(
+        [
             f"### {name}, {'trained on' if name in SEEN else 'never seen'}",
             "",
-            f"{documents:,} documents, {len(queries):,} queries.",
+            f"{index.info()['documents']:,} documents, {len(queries):,} queries.",
             "",
             *table([(system, runs[system]) for system in order]),
             "",
         ]
-    return "\n".join(parts)
+    )
 
 
 def long_documents(options: argparse.Namespace) -> str:
