@@ -1,10 +1,14 @@
-"""From text to terms: the analyzers of the lexical views, by language: tantivy's chains, and Lucene's English."""
+"""From text to terms: the analyzers of the lexical views, by language: tantivy's chains, Lucene's English, and words by
+Unicode where tantivy finds none.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import tantivy
@@ -22,13 +26,21 @@ STOPPED = frozenset(STEMMED) - {"arabic", "greek", "romanian", "tamil", "turkish
 LANGUAGES = {**dict.fromkeys(STEMMED, "stemmed"), "none": "words as they are", "bigrams": "pairs of characters"}
 """Analyzers that tantivy can index with."""
 
-WORDS = {**LANGUAGES, "lucene": "Lucene's default English analysis, as Anserini and Pyserini use it"}
+WORDS = {
+    **LANGUAGES,
+    "lucene": "Lucene's default English analysis, as Anserini and Pyserini use it",
+    **dict.fromkeys(("chinese", "japanese", "korean", "thai"), "pairs of characters where no spaces are written"),
+    "hindi": "Unicode's words, stemmed",
+    "vietnamese": "Unicode's words: syllables",
+}
 """Analyzers that give lists of words."""
 
 
 def words(language: str) -> Callable[[str], list[str]]:
     """The function from text to terms of one of `WORDS`."""
-    return LuceneEnglish().analyze if language == "lucene" else analyzer(language).analyze
+    if language == "lucene":
+        return LuceneEnglish().analyze
+    return analyzer(language).analyze if language in LANGUAGES else UnicodeWords(language).analyze
 
 
 def analyzer(language: str) -> tantivy.TextAnalyzer:
@@ -41,6 +53,35 @@ def analyzer(language: str) -> tantivy.TextAnalyzer:
     if language in STEMMED:
         chain = chain.filter(Filter.stemmer(language))
     return chain.build()
+
+
+class UnicodeWords:
+    """Words by Unicode's segmentation (as `LuceneEnglish` cuts them), in NFKC and lower case: for languages whose words
+    tantivy breaks, as Hindi's at every virama, or does not find.
+
+    Hindi is stemmed by Snowball. Chinese, Japanese, Korean and Thai give the overlapping pairs of what a reader takes
+    for a character (with its marks) in each run of their scripts, and one that stands alone as it is: what Lucene's
+    CJKAnalyzer does, but for its English stop words, and for Thai, where Lucene looks words up in Java's dictionary.
+    Runs of Lao, Khmer and Burmese are cut in the same way.
+    """
+
+    def __init__(self, language: str) -> None:
+        self._stem = _stemmer(language).stemWord if language == "hindi" else str
+        self._paired = language in ("chinese", "japanese", "korean", "thai")
+
+    def analyze(self, text: str) -> list[str]:
+        """The terms of a text, in its order."""
+        plain = unicodedata.normalize("NFKC", text).lower()
+        parts = _run_pattern().split(plain) if self._paired else [plain]  # what lies between runs, run, between, ...
+        terms: list[str] = []
+        for number, part in enumerate(parts):
+            terms += _pairs(part) if number % 2 else map(self._stem, _lucene_words(part))
+        return terms
+
+
+def _pairs(run: str) -> list[str]:
+    characters = _character_pattern().findall(run)
+    return [one + next_ for one, next_ in pairwise(characters)] or characters
 
 
 class LuceneEnglish:
@@ -129,15 +170,15 @@ def _porter(word: str) -> str:
         word = found[1] + ("ble" if found[2] == "bl" else "log")
     elif (found := _DOUBLED.fullmatch(word)) and _VOWEL.search(found[1]):
         word = found[1]
-    stem: str = _stemmer().stemWord(word)
+    stem: str = _stemmer("porter").stemWord(word)
     return stem
 
 
 @cache
-def _stemmer() -> Any:
+def _stemmer(algorithm: str) -> Any:
     from Stemmer import Stemmer
 
-    return Stemmer("porter", 0)  # _Terms is its cache
+    return Stemmer(algorithm, 0)  # _Terms is its cache
 
 
 _PICTURES = (
@@ -146,6 +187,21 @@ _PICTURES = (
     r"\U0001f90c-\U0001f93a\U0001f93c-\U0001f945\U0001f947-\U0001faff"
 )
 """What Unicode 12.1 calls Extended_Pictographic besides what is Emoji: later versions have taken it out again."""
+
+
+@cache
+def _run_pattern() -> Any:
+    """Characters of scripts that are written without spaces, or, as Korean's, with spaces between more than words."""
+    import regex
+
+    return regex.compile(r"((?:[\p{Han}\p{Hiragana}\p{WB=Katakana}\p{Hangul}\p{LB=SA}]\p{M}*+)++)")
+
+
+@cache
+def _character_pattern() -> Any:
+    import regex
+
+    return regex.compile(r"\X")
 
 
 @cache

@@ -108,14 +108,18 @@ class Retriever:
         if manifests.load(self.path).generation != self._snapshot.manifest.generation:
             self._snapshot = Snapshot.newest(self.path)  # another thread may still be using the old one
 
-    def search(self, query: str, k: int = 10, where: str | None = None, pipeline: str | None = None) -> list[Hit]:
+    def search(
+        self, query: str, k: int = 10, where: str | None = None, pipeline: str | None = None, language: str = ""
+    ) -> list[Hit]:
         """The k best documents for one query, with their texts and a snippet.
 
-        where: metadata filter (`store/where.py`); pipeline: text form, by default all views fused by rrf.
+        where: metadata filter (`store/where.py`); pipeline: text form, by default all views fused by rrf; language: the
+        query's, for a pipeline with `by-language`.
 
         Raises: SpecError for a filter or pipeline that does not parse, InputError for an empty query.
         """
-        return self._retry(lambda snapshot: _hits(snapshot, query, _search(snapshot, [query], k, where, pipeline)))
+        asked = [Query("", query, language)]
+        return self._retry(lambda snapshot: _hits(snapshot, query, _search(snapshot, asked, k, where, pipeline)))
 
     def run(
         self, queries: Iterable[Query], k: int = 1000, where: str | None = None, pipeline: str | None = None
@@ -129,7 +133,7 @@ class Retriever:
             rankings: dict[str, dict[str, float]] = {}
             for first in range(0, len(asked), QUERY_BATCH):
                 part = asked[first : first + QUERY_BATCH]
-                hits = _search(snapshot, [query.text for query in part], k, where, pipeline)
+                hits = _search(snapshot, part, k, where, pipeline)
                 rankings.update(_rankings(snapshot, part, hits))
                 advance(len(part))
             return Run.ranked(rankings, _canonical(snapshot, pipeline))
@@ -254,14 +258,15 @@ def verify_index(folder: Path) -> list[str]:
             return problems
 
 
-def _search(snapshot: Snapshot, queries: Sequence[str], k: int, where: str | None, pipeline: str | None) -> Hits:
+def _search(snapshot: Snapshot, queries: Sequence[Query], k: int, where: str | None, pipeline: str | None) -> Hits:
     if k < 1:
         raise InputError(f"k must be at least 1, not {k}")
     for query in queries:
-        if not query.strip():
+        if not query.text.strip():
             raise InputError("the query is empty; give at least one word")
     node = parse_pipeline(pipeline) if pipeline else default_pipeline(snapshot)
-    return compile_pipeline(node, snapshot, k)(Batch(queries, snapshot.allowed(where)))
+    batch = Batch([query.text for query in queries], snapshot.allowed(where), [query.language for query in queries])
+    return compile_pipeline(node, snapshot, k)(batch)
 
 
 def _canonical(snapshot: Snapshot, pipeline: str | None) -> str:

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from retriever.encoders.models import find_model
+from retriever.encoders.models import check_tokenizer, find_model
 from retriever.endpoints import EndpointError, address, ask, is_endpoint
 from retriever.errors import InputError, RetrieverError
 
@@ -194,6 +194,7 @@ def _loaded(folder: Path, seq2seq: bool) -> tuple[Any, Any]:
         model, report = kind.from_pretrained(folder, local_files_only=True, output_loading_info=True)
     except (OSError, ValueError, KeyError) as problem:
         raise InputError(f"{folder}: transformers cannot load it: {problem}") from None
+    check_tokenizer(folder)
     if missing := report["missing_keys"]:
         raise InputError(f"{folder}: lacks weights, and would generate at random: {', '.join(sorted(missing)[:5])}")
     if model.generation_config.pad_token_id is None:

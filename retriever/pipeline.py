@@ -5,7 +5,7 @@ Everything that can be wrong with it is found before anything is searched or loa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,16 +28,21 @@ from retriever.types import Hits, Mask, Rows
 DEPTH = 100
 """A view without k that feeds another stage retrieves so many, or k if that is more. One that feeds a query expansion
 retrieves what that reads."""
+BY_LANGUAGE, OTHERS = "by-language", "else"
+"""A search for each language of queries, and its option for those of all others."""
 _NEAR_AT_ONCE = 1024
 """Rows whose neighbours are looked up at once: bounds the documents in memory."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Queries with what restricts them. found: what each view gave already, for a pipeline that names it twice."""
+    """Queries with what restricts them. languages: of each query, empty where it says none. found: what each view gave
+    already, for a pipeline that names it twice.
+    """
 
     queries: Sequence[str]
     allowed: Mask | None
+    languages: Sequence[str]
     found: dict[tuple[str, int], Hits] = field(default_factory=dict)
 
 
@@ -81,7 +86,8 @@ class _Compiler:
 
     def search(self, node: Node, depth: int) -> Search:
         if isinstance(node, Component):
-            return self.view(node, depth)
+            routes = node.name == BY_LANGUAGE and node.name not in self.snapshot.manifest.views
+            return self.routed(node, depth) if routes else self.view(node, depth)
         if isinstance(node, Sum):
             raise _first(node).error("lists side by side need a stage that joins them: ... >> rrf")
         return self.chain(node.steps, depth)
@@ -106,6 +112,29 @@ class _Compiler:
                 hits = asked.view.search(batch.queries, asked.k, batch.allowed, asked.config)
                 batch.found[key] = settle(hits, asked.k, self.ids)
             return batch.found[key]
+
+        return run
+
+    def routed(self, component: Component, depth: int) -> Search:
+        """Each query to the search of its language."""
+        if component.args or not component.options:
+            raise component.error(
+                f"{BY_LANGUAGE} names a view or a quoted pipeline for each language, and one for all others, as in "
+                f"{BY_LANGUAGE}(de=german, en='english >> rm3 >> english', {OTHERS}=dense)"
+            )
+        if wrong := [value for _, value in component.options if not isinstance(value, str)]:
+            raise component.error(f"{BY_LANGUAGE}: {wrong[0]!r} is no view and no quoted pipeline")
+        searches = {language: self.search(parse_pipeline(str(to)), depth) for language, to in component.options}
+
+        def run(batch: Batch) -> Hits:
+            places = _by_language(batch, searches)
+            found = {language: searches[language](_part(batch, at)) for language, at in places.items()}
+            shape = len(batch.queries), max((hits.rows.shape[1] for hits in found.values()), default=0)
+            rows, scores = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
+            for language, hits in found.items():
+                width = hits.rows.shape[1]
+                rows[places[language], :width], scores[places[language], :width] = hits
+            return Hits(rows, scores)
 
         return run
 
@@ -166,6 +195,8 @@ class _Compiler:
             raise at.error(f"{name} cannot ask {at.name!r}; {self.views_for(expansion)}")
         if problem := getattr(expansion, "expects", lambda _: None)(asked.view):
             raise at.error(f"{name} cannot ask {at.name!r}: {problem}")
+        if getattr(asked.config, "query_width", None) != getattr(asked.view.config, "query_width", None):
+            raise at.error(f"{name} encodes queries as the view says: set query_width there, not in this pipeline")
         return asked
 
     def views_for(self, expansion: QueryExpansion | type[QueryExpansion]) -> str:
@@ -263,6 +294,25 @@ class _Compiler:
         if isinstance(view, VectorView):
             return view.nearest(view.document_vectors(rows), asked.k + 1, allowed, asked.config)
         return view.search_terms(view.document_terms(rows, self.fetch(rows)), asked.k + 1, allowed, asked.config)
+
+
+def _by_language(batch: Batch, searches: Mapping[str, Search]) -> dict[str, list[int]]:
+    """The queries' places by the option that takes them. Raises: InputError for a query that none takes."""
+    places: dict[str, list[int]] = {}
+    for i, language in enumerate(batch.languages):
+        found = language if language in searches and language != OTHERS else OTHERS
+        if found not in searches:
+            said = f"is in {language!r}" if language else "says no language (field `language`, or --language)"
+            raise InputError(
+                f"the query {batch.queries[i]!r} {said}; {BY_LANGUAGE} has {', '.join(searches)}, and {OTHERS}=VIEW "
+                "would take all others"
+            )
+        places.setdefault(found, []).append(i)
+    return places
+
+
+def _part(batch: Batch, places: Sequence[int]) -> Batch:
+    return Batch([batch.queries[i] for i in places], batch.allowed, [batch.languages[i] for i in places])
 
 
 def _search_config(config: Any, component: Component, options: dict[str, Any]) -> Any:

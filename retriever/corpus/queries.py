@@ -26,7 +26,7 @@ def read_queries(source: str | Path) -> list[Query]:
 
     source: a BEIR folder; a .jsonl file of objects with `_id` and `text`; MS MARCO's and Anserini's queries as two
     columns, id and text, with or without a header (.tsv, .txt); CSV and Parquet with a header; each plain, and all but
-    Parquet as .gz or .zst; or `ir:` with an id of ir_datasets.
+    Parquet as .gz or .zst; or `ir:` with an id of ir_datasets. A field `language` is the query's.
 
     Raises InputError for a bad record, an id given twice and a source without queries, and MissingDependencyError for
     Parquet and `ir:` without their package.
@@ -39,7 +39,7 @@ def read_queries(source: str | Path) -> list[Query]:
             twice = f"query id {query.id!r} stands already at line {first[query.id]}: an id may stand once"
             raise InputError(twice, corpus.path, corpus.line)
         first[query.id] = corpus.line
-        queries.append(Query(query.id, query.text))
+        queries.append(Query(query.id, query.text, str(query.metadata.get("language") or "")))
     return queries
 
 

@@ -1,6 +1,9 @@
-"""Encoders. A model's name or path is loaded by sentence-transformers; "their.module:Class" is anybody's own."""
+"""Encoders. A model's name or path is loaded by sentence-transformers, unless its folder says that it is a hierarchy;
+"their.module:Class" is anybody's own.
+"""
 
 ENCODERS = {
     "sentence-transformers": "retriever.encoders.sentence_transformer:SentenceTransformerEncoder",
+    "hmde": "retriever.encoders.hmde:Hmde",
 }
-"""By the library that loads them; `encoders.base.Encoder` is the protocol."""
+"""By what loads them; `encoders.base.Encoder` is the protocol."""

@@ -10,6 +10,9 @@ import numpy as np
 from retriever.encoders.runtime import Features, Runtimes
 from retriever.types import Mask
 
+NO_LIMIT = 10**9
+"""A tokenizer's length above it is transformers' way of saying that there is none."""
+
 
 class Tokens(NamedTuple):
     """Token ids of n texts, cut to the model's length.
@@ -28,10 +31,14 @@ class Tokens(NamedTuple):
 
 
 def tokenize(tokenizer: Any, texts: list[str], max_length: int | None, *, special: bool = True) -> Tokens:
-    """At most `max_length` tokens of each text, the special ones that are added where `special` included."""
+    """At most `max_length` tokens of each text, the special ones that are added where `special` included.
+
+    max_length: none for the tokenizer's own, which may be none too.
+    """
     if not texts:
         return Tokens([], np.zeros(0, dtype=np.bool_), [])
-    options: dict[str, Any] = {"truncation": True, "max_length": max_length, "add_special_tokens": special}
+    limited = (max_length or tokenizer.model_max_length) <= NO_LIMIT
+    options: dict[str, Any] = {"truncation": limited, "max_length": max_length, "add_special_tokens": special}
     if not getattr(tokenizer, "is_fast", False):
         plain = tokenizer(texts, **options)["input_ids"]
         return Tokens(plain, np.array([len(ids) >= (max_length or len(ids) + 1) for ids in plain]), [])
@@ -74,7 +81,7 @@ def features(
     """int64 tensors [n, longest]: ids, mask and, where given, types, padded on the side that the tokenizer pads on."""
     import torch
 
-    width = max(map(len, ids))
+    width = max(1, *map(len, ids))  # a tokenizer that adds nothing makes no token of an empty text
     padded = np.full((len(ids), width), tokenizer.pad_token_id or 0, dtype=np.int64)
     mask = np.zeros((len(ids), width), dtype=np.int64)
     for i, row in enumerate(ids):

@@ -20,6 +20,7 @@ from retriever.endpoints import EndpointError, address, ask
 from retriever.errors import InputError, RetrieverError
 from retriever.types import Floats
 
+_ITS_OWN = ("pooling", "max_length", "adapters", "remote_code")
 _BATCH = 64
 """Texts of one request."""
 _AT_ONCE = 8
@@ -77,7 +78,7 @@ class ForeignObject(_Foreign):
 
     def __init__(self, encoder: Any, name: str, stated: Stated) -> None:
         super().__init__(name, stated)
-        stated.refuse(("pooling", "max_length"), name, "a Python object pools and cuts by itself")
+        stated.refuse(_ITS_OWN, name, "a Python object pools and cuts by itself")
         whole = getattr(encoder, "encode", None)
         self._methods: dict[str, Any] = {
             kind: getattr(encoder, method, whole)
@@ -120,7 +121,7 @@ class EmbeddingsEndpoint(_Foreign):
 
     def __init__(self, name: str, stated: Stated, timeout: float = 300.0, pause: float = 1.0) -> None:
         super().__init__(name, stated)
-        stated.refuse(("pooling", "max_length"), name, "a server pools and cuts by itself")
+        stated.refuse(_ITS_OWN, name, "a server pools and cuts by itself")
         self.url, self.model = address(name)
         self.timeout, self.pause = timeout, pause
 

@@ -77,7 +77,15 @@ def offline() -> bool:
 
 def weights_digest(folder: Path) -> str:
     """One SHA-256 over all weight files below a model's folder, and over the tokenizer that feeds them."""
-    patterns = (*_WEIGHTS, "tokenizer.json", "vocab.txt", "idf.json")  # the last: weights of a query's terms
+    return _digest(folder, *_WEIGHTS, "tokenizer.json", "vocab.txt", "idf.json")  # the last: weights of a query's terms
+
+
+def code_digest(folder: Path) -> str:
+    """One SHA-256 over the Python code below a model's folder."""
+    return _digest(folder, "*.py")
+
+
+def _digest(folder: Path, *patterns: str) -> str:
     files = sorted({path for pattern in patterns for path in folder.rglob(pattern)})
     listing = [[path.relative_to(folder).as_posix(), sha256(path)] for path in files]
     return hashlib.sha256(json.dumps(listing).encode()).hexdigest()

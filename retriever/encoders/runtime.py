@@ -121,7 +121,7 @@ def _compiled(transformer: Any, inputs: Sequence[str]) -> Any:
 
     example = torch.ones(2, 16, dtype=torch.int64)
     frontend = FrontEndManager().load_by_framework("pytorch")
-    with _quiet():
+    with quiet():
         traced = TorchScriptPythonDecoder(Traced().eval(), example_input=(example,) * len(inputs))
         graph = frontend.convert(frontend.load(traced))
     settings = {"INFERENCE_PRECISION_HINT": "bf16", "PERFORMANCE_HINT": "THROUGHPUT"}
@@ -173,7 +173,7 @@ def _agrees(run: Run, transformer: Any, inputs: Sequence[str]) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the tracer's warning of every constant shape it folds, and transformers' remarks on the trace."""
     from transformers.utils import logging
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from retriever.encoders.base import TermWeights
 from retriever.encoders.batches import Tokens, hidden_states, tokenize, vocabulary
-from retriever.encoders.models import find_model, weights_digest
+from retriever.encoders.models import check_tokenizer, find_model, weights_digest
 from retriever.encoders.runtime import Runtimes
 from retriever.encoders.sentence_transformer import prompt, settings
 from retriever.errors import InputError
@@ -78,9 +78,11 @@ class Splade:
 
         logging.disable_progress_bar()  # loading bars would write into pipes
         try:
-            return SparseEncoder(str(self._folder), local_files_only=True).eval()
+            model = SparseEncoder(str(self._folder), local_files_only=True).eval()
         except (OSError, ValueError, KeyError) as problem:
             raise InputError(f"{self._folder}: sentence-transformers cannot load it: {problem}") from None
+        check_tokenizer(self._folder)
+        return model
 
     @cached_property
     def _routes(self) -> dict[str, _Route]:

@@ -22,6 +22,8 @@ class Stated:
     end-of-sequence token is put there where the tokenizer does not). query_prefix, document_prefix: what stands before
     the text. max_length: tokens that are read. normalize: vectors of unit length, compared by cosine, or as the model
     gives them, by inner product. dimensions: only the first so many are kept (Kusupati et al., NeurIPS 2022).
+    adapters: a stack of them on the transformer, as `encoders.adapters.stack` writes it: "LANGUAGE + 0.5*RANKING".
+    remote_code: run the Python code that came with the model, as its user; without it such a model is refused.
     """
 
     pooling: str | None = None
@@ -30,6 +32,8 @@ class Stated:
     max_length: int | None = None
     normalize: bool | None = None
     dimensions: int | None = None
+    adapters: str | None = None
+    remote_code: bool | None = None
 
     def __post_init__(self) -> None:
         if self.pooling not in (None, *POOLINGS):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from retriever.analyzers import LANGUAGES, WORDS
 from retriever.components import load, load_class
 from retriever.spec import Component
 
@@ -25,12 +26,14 @@ _FREE = {"k1", "b", "variant"}
 
 def indexer_class(component: Component) -> Any:
     """The class behind a view. `bm25` is tantivy's as it stands, and where k1, b or a variant is named, which tantivy
-    has fixed, the term-weight index's. `dense` with a length of passages has a vector for each of them.
+    has fixed, or a language that it has no analyzer for, the term-weight index's. `dense` with a length of passages has
+    a vector for each of them.
 
     Raises: SpecError for a name that is not in the table, or a class that cannot be imported.
     """
     options = dict(component.options)
-    if component.name == "bm25" and (_FREE & options.keys() or options.get("language") == "lucene"):
+    foreign = str(options.get("language")) in WORDS.keys() - LANGUAGES
+    if component.name == "bm25" and (_FREE & options.keys() or foreign):
         return load_class(FREE_BM25, component.error)
     if component.name == "dense" and "passage" in options:
         return load_class(DENSE_PASSAGES, component.error)

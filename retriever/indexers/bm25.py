@@ -23,7 +23,7 @@ import numpy as np
 import tantivy
 from tantivy import Occur
 
-from retriever.analyzers import LANGUAGES, analyzer
+from retriever.analyzers import LANGUAGES, WORDS, analyzer
 from retriever.errors import CorruptIndexError, InputError
 from retriever.expansion.files import check_expansion, each_expanded, expanded, expansion_identity
 from retriever.indexers.base import Frequencies, Terms, best_and_ties, moved, search_time, stack
@@ -41,7 +41,7 @@ _RARE = 20
 @dataclass(frozen=True)
 class Bm25Config:
     """language: its analyzer: lower-casing, stop words, Snowball stemming; `none`: words as they are; `bigrams`: pairs
-    of characters, for Chinese, Japanese and Thai.
+    of all characters. Other languages than these are `free_bm25.FreeBm25Config`'s.
     title_boost: BM25 of the title field, times this, is added to BM25 of title and text together.
     syntax: read queries as tantivy's query language ("a phrase", +must, -not, AND, OR, title:word), not as plain text.
     expansion: a file of `retriever expand`, whose words are indexed behind each document's own.
@@ -54,7 +54,7 @@ class Bm25Config:
 
     def __post_init__(self) -> None:
         if self.language not in LANGUAGES:
-            raise ValueError(f"no analyzer for language {self.language!r}; {suggest(self.language, LANGUAGES)}")
+            raise ValueError(f"no analyzer for language {self.language!r}; {suggest(self.language, WORDS)}")
 
 
 def _schema() -> tantivy.Schema:

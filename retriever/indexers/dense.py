@@ -22,6 +22,7 @@ from retriever.components import load_class
 from retriever.encoders import ENCODERS
 from retriever.encoders.base import Encoder
 from retriever.encoders.foreign import EmbeddingsEndpoint, as_encoder
+from retriever.encoders.hierarchy import is_hmde
 from retriever.encoders.models import DEFAULT_MODEL
 from retriever.encoders.runtime import PRECISIONS
 from retriever.encoders.stated import Stated
@@ -55,14 +56,16 @@ _STALE = 0.05
 
 @dataclass(frozen=True)
 class DenseConfig:
-    """model: a sentence-transformers or transformers model's name or path; "their.module:Class" or
-    "their.module:object" (`encoders.foreign.as_encoder`); or 'http://host:port/v1#MODEL', a server of OpenAI's
-    embeddings protocol.
+    """model: a sentence-transformers or transformers model's name or path, or a folder of `retriever train hmde`;
+    "their.module:Class" or "their.module:object" (`encoders.foreign.as_encoder`); or 'http://host:port/v1#MODEL', a
+    server of OpenAI's embeddings protocol.
     index: FAISS factory string. nprobe, ef_search: FAISS's search effort for IVF and HNSW (none: FAISS's default);
     ef_search is never less than the results that are asked for.
     precision: `auto` encodes in bfloat16 where the hardware has it, `float32` everywhere.
-    pooling, query_prefix, document_prefix, max_length, normalize, dimensions: `encoders.stated.Stated`; none of them is
-    needed where the model's files say how it is used.
+    pooling, query_prefix, document_prefix, max_length, normalize, dimensions, adapters, remote_code:
+    `encoders.stated.Stated`; none of them is needed where the model's files say how it is used.
+    query_width: queries are encoded by the first units of the model's feed-forward layers alone, a share of them in all
+    layers or one a layer, which the model must have been trained for (`encoders.matformer`); documents never are.
     """
 
     model: str = DEFAULT_MODEL
@@ -76,6 +79,9 @@ class DenseConfig:
     max_length: int | None = None
     normalize: bool | None = None
     dimensions: int | None = None
+    adapters: str | None = None
+    remote_code: bool | None = None
+    query_width: float | tuple[float, ...] | None = search_time(None)
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -94,7 +100,8 @@ def make_encoder(config: DenseConfig) -> Encoder:
         return EmbeddingsEndpoint(config.model, config.stated)
     if ":" in config.model:
         return as_encoder(load_class(config.model), config.model, config.stated)
-    made: Encoder = load_class(ENCODERS["sentence-transformers"])(config.model, config.precision, config.stated)
+    kind = "hmde" if is_hmde(Path(config.model)) else "sentence-transformers"
+    made: Encoder = load_class(ENCODERS[kind])(config.model, config.precision, config.stated)
     return made
 
 
@@ -103,7 +110,7 @@ class Dense:
 
     Config = DenseConfig
     encodes = True
-    rebuilds = ("index", "precision", "nprobe", "ef_search")
+    rebuilds = ("index", "precision", "nprobe", "ef_search", "query_width")
 
     def __init__(self, folder: Path, config: DenseConfig, state: ViewState) -> None:
         self._folder, self.config, self.state = folder, config, state
@@ -172,11 +179,16 @@ class Dense:
         """Inner products with each query (minus squared distances for a euclidean model)."""
         if not self.state.rows or not queries:
             return _nothing(len(queries))
-        return self.nearest(self.query_vectors(queries), k, allowed, config)
+        return self.nearest(self.query_vectors(queries, config), k, allowed, config)
 
-    def query_vectors(self, texts: Sequence[str]) -> Floats:
-        """float32 [n, d]: texts, encoded as queries are."""
-        return self._check(self.encoder.encode_queries(texts).vectors, len(texts))
+    def query_vectors(self, texts: Sequence[str], config: DenseConfig | None = None) -> Floats:
+        """float32 [n, d]: texts, encoded as queries are. config: the view's, where none is given."""
+        width, encoder = (config or self.config).query_width, self.encoder
+        if width is not None:
+            if not hasattr(encoder, "narrow"):
+                raise InputError(f"{self.config.model}: has no feed-forward layers to take part of for query_width")
+            encoder = encoder.narrow(width)
+        return self._check(encoder.encode_queries(texts).vectors, len(texts))
 
     def passage_vectors(self, texts: Sequence[str]) -> Floats:
         """float32 [n, d]: texts, encoded as documents are."""

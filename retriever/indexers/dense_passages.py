@@ -122,11 +122,11 @@ class DensePassages:
         """The best passage's inner product with each query (minus squared distance for a euclidean model)."""
         if not self._rows or not queries:
             return stack([([], [])] * len(queries))
-        return self.nearest(self.query_vectors(queries), k, allowed, config)
+        return self.nearest(self.query_vectors(queries, config), k, allowed, config)
 
-    def query_vectors(self, texts: Sequence[str]) -> Floats:
-        """float32 [n, d]: texts, encoded as queries are."""
-        return self._dense.query_vectors(texts)
+    def query_vectors(self, texts: Sequence[str], config: DenseConfig | None = None) -> Floats:
+        """float32 [n, d]: texts, encoded as queries are. config: the view's, where none is given."""
+        return self._dense.query_vectors(texts, config)
 
     def passage_vectors(self, texts: Sequence[str]) -> Floats:
         """float32 [n, d]: texts, encoded as passages are, each in one piece."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field
 from functools import cached_property
+
+import regex
 
 from retriever.analyzers import WORDS
 from retriever.encoders.words import Words
@@ -13,12 +14,15 @@ from retriever.indexers.bm25_formula import VARIANTS
 from retriever.indexers.term_weights import TermWeightIndex
 from retriever.spec import suggest
 
-_WORD = re.compile(r"\w+")
+_WORD = regex.compile(r"\w{1,40}")  # at most so many where no spaces are written
+_NEAR = 40
+"""A snippet begins and ends at a space, where there is one within so many characters."""
 
 
 @dataclass(frozen=True)
 class FreeBm25Config:
-    """language: as in tantivy's `bm25`, or `lucene`: Lucene's default English analysis, term for term.
+    """language: as in tantivy's `bm25`; or `lucene`: Lucene's default English analysis, term for term; or chinese,
+    japanese, korean, thai, hindi or vietnamese: `analyzers.UnicodeWords`.
     k1, b: by default Anserini's; variant: `indexers/bm25_formula.py` has the formulas; all three may be set by a
     search.
     expansion: a file of `retriever expand`, whose texts are indexed behind the documents' own.
@@ -67,8 +71,9 @@ class FreeBm25(TermWeightIndex):
             if distinct > most:
                 best, most = (start, inside[-1][0]), distinct
         begin = max(0, best[0] - (width - (best[1] - best[0])) // 2) if most else 0
-        begin = text.rfind(" ", 0, begin) + 1 if begin else 0
+        if (space := text.rfind(" ", max(0, begin - _NEAR), begin)) >= 0 or begin <= _NEAR:
+            begin = space + 1
         cut = text[begin : begin + width]
-        if begin + width < len(text):
-            cut = cut.rpartition(" ")[0] or cut
+        if begin + width < len(text) and (space := cut.rfind(" ", width - _NEAR)) > 0:
+            cut = cut[:space]
         return " ".join(cut.split())

@@ -11,14 +11,18 @@ import copy
 import json
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from retriever.encoders.adapters.files import find_adapter
+from retriever.encoders.adapters.stack import Adapters, brings_head, parse_stack
 from retriever.encoders.batches import hidden_states
-from retriever.encoders.runtime import INPUTS, Runtime, Runtimes
+from retriever.encoders.models import check_tokenizer
+from retriever.encoders.runtime import INPUTS, Runtime, Runtimes, quiet
 from retriever.errors import InputError
 from retriever.rerankers.first_token import first_token_only
 from retriever.rerankers.pairs import PairTokens, tokenize_pairs
@@ -38,12 +42,13 @@ class Outputs(NamedTuple):
     cut: Mask
 
 
-def classifier(folder: Path, precision: str) -> Classifier:
-    """The model of a folder, loaded once by a process while its files stay as they are.
+def classifier(folder: Path, precision: str, adapters: str | None = None) -> Classifier:
+    """The model of a folder, loaded once by a process while its files stay as they are. adapters: a stack put on it.
 
-    Raises: InputError where there is none that can be loaded.
+    Raises: InputError where there is none that can be loaded, or an adapter does not fit it.
     """
-    return _loaded(folder, precision, stamp(folder))
+    folders = [find_adapter(name).folder for term in parse_stack(adapters) for name in term.names] if adapters else []
+    return _loaded(folder, precision, adapters, tuple(stamp(each) for each in (folder, *folders)))
 
 
 def stamp(folder: Path) -> Stamp:
@@ -53,8 +58,8 @@ def stamp(folder: Path) -> Stamp:
 
 
 @lru_cache(maxsize=4)  # each search makes its pipeline anew, and a cascade has a few models
-def _loaded(folder: Path, precision: str, stamp: Stamp) -> Classifier:
-    return Classifier(folder, precision)
+def _loaded(folder: Path, precision: str, adapters: str | None, stamps: tuple[Stamp, ...]) -> Classifier:
+    return Classifier(folder, precision, adapters)
 
 
 class Classifier:
@@ -66,9 +71,9 @@ class Classifier:
     pairs were cut is not known then.
     """
 
-    def __init__(self, folder: Path, precision: str) -> None:
+    def __init__(self, folder: Path, precision: str, adapters: str | None = None) -> None:
         self.folder = folder
-        self.model = load(folder)
+        self.model = load(folder, adapters)
         self.labels = int(self.model.num_labels)
         self.tokenizer = self.model.tokenizer
         self.max_length = bounded(self.model.max_seq_length)
@@ -147,10 +152,11 @@ class Classifier:
         return Runtimes(model, device, "float32", inputs), lambda batch: batch["token_embeddings"]
 
 
-def load(folder: Path) -> Any:
-    """sentence-transformers' CrossEncoder, in eval mode and float32 on the best device there is.
+def load(folder: Path, adapters: str | None = None) -> Any:
+    """sentence-transformers' CrossEncoder, in eval mode and float32 on the best device there is, with a stack of
+    adapters put on. Where an adapter brings the head, there is one output without an activation, as in its training.
 
-    Raises: InputError where it cannot be loaded.
+    Raises: InputError where it cannot be loaded, or an adapter does not fit it.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     import torch
@@ -158,10 +164,17 @@ def load(folder: Path) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # loading bars would write into pipes
+    headed = {"num_labels": 1, "activation_fn": torch.nn.Identity()} if adapters and brings_head(adapters) else {}
     try:
-        return CrossEncoder(str(folder), local_files_only=True, model_kwargs={"dtype": torch.float32}).eval()
+        with quiet() if headed else nullcontext():  # on the head that is missing
+            model = CrossEncoder(str(folder), local_files_only=True, model_kwargs={"dtype": torch.float32}, **headed)
     except (OSError, ValueError, KeyError) as problem:
         raise InputError(f"{folder}: is not a cross-encoder that can be loaded: {problem}") from None
+    if (folder / "config.json").is_file():  # a PEFT adapter's folder has neither: its base model brings both
+        check_tokenizer(folder)
+    if adapters:
+        Adapters(model.model, str(folder)).use(adapters)
+    return model.eval()
 
 
 def check_scores_pairs(folder: Path) -> None:

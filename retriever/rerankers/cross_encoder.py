@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from retriever.encoders.adapters.stack import brings_head
 from retriever.encoders.models import find_model
 from retriever.encoders.runtime import PRECISIONS
 from retriever.errors import InputError
@@ -20,12 +21,14 @@ from retriever.types import Floats
 @dataclass(frozen=True)
 class CrossEncoderConfig:
     """model: name or path of a sequence classifier with one or two outputs. depth: how many documents of each list it
-    reads. precision: "auto" (bfloat16 where the hardware has it) or "float32".
+    reads. precision: "auto" (bfloat16 where the hardware has it) or "float32". adapters: a stack of them, as
+    `encoders.adapters.stack` writes it; one that brings a head makes a cross-encoder of a model without one.
     """
 
     model: str
     depth: int = 100
     precision: str = "auto"
+    adapters: str | None = None
 
     def __post_init__(self) -> None:
         check(self.depth, self.precision)
@@ -49,11 +52,12 @@ class CrossEncoder:
     def __init__(self, config: CrossEncoderConfig) -> None:
         self.config = config
         self._folder = find_model(config.model)
-        check_scores_pairs(self._folder)
+        if not (config.adapters and brings_head(config.adapters)):
+            check_scores_pairs(self._folder)
 
     @cached_property
     def _classifier(self) -> Classifier:
-        found = classifier(self._folder, self.config.precision)
+        found = classifier(self._folder, self.config.precision, self.config.adapters)
         if found.labels not in (1, 2):
             raise InputError(f"{self._folder}: has {found.labels} outputs; a reranker has one, or two classes")
         return found

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from retriever.errors import InputError, MissingDependencyError
+from retriever.errors import InputError, MissingDependencyError, RetrieverError
 from retriever.progress import advance
 from retriever.store.files import replacing
+from retriever.training.curve import curve
 from retriever.training.data import Collection, Examples, read_collection
-from retriever.training.settings import HeadTraining, Training
+from retriever.training.settings import AdapterTraining, HeadTraining, HmdeTraining, TextTraining, Training
 
-SETTINGS, LOG, CHECKPOINTS = "training.json", "log.jsonl", "checkpoints"
+AnyTraining = Training | TextTraining | AdapterTraining | HeadTraining | HmdeTraining
+SETTINGS, LOG, CURVE, CHECKPOINTS = "training.json", "log.jsonl", "curve.svg", "checkpoints"
 WARM_UP = 0.06
 LOG_EVERY = 10
+EAGER = 512
+"""Up to so many tokens the plain attention is trained faster on a CPU than the fused one."""
 PATIENCE = 3
 """Training ends early when so many measurements in a row bring no better one."""
 
@@ -46,19 +51,18 @@ def begin(settings: Training, out: Path) -> Read | None:
     Raises: InputError for bad data or settings, and where `out` holds something else or a training with other settings;
     MissingDependencyError without the extra `train`.
     """
-    _check(settings)
+    check(settings)
     return read(settings, out)
 
 
-def read(settings: Training | HeadTraining, out: Path) -> Read | None:
+def read(settings: Training | AdapterTraining | HeadTraining | HmdeTraining, out: Path) -> Read | None:
     """Check the folders, and read the collections; none where the model is finished already.
 
     Raises: InputError for bad data, and where `out` holds something else or a training with other settings.
     """
     if not settings.data:
         raise InputError("there is nothing to train on: give at least one folder with data")
-    _refuse_others(out, settings)
-    if (out / SETTINGS).exists() and not (out / CHECKPOINTS).exists() and any(out.glob("*.safetensors")):
+    if is_finished(settings, out):
         return None
     dev = {Path(folder).resolve() for folder in settings.dev}
     folders = dict.fromkeys(Path(folder).resolve() for folder in (*settings.data, *settings.dev))
@@ -67,7 +71,19 @@ def read(settings: Training | HeadTraining, out: Path) -> Read | None:
     trained, measured = (
         [collections[Path(folder).resolve()] for folder in given] for given in (settings.data, settings.dev)
     )
+    for each in trained:
+        if not each.train:
+            raise InputError(f"{each.name}: has no train queries: expected qrels/train.tsv, with more than --dev takes")
     return Read(trained, measured)
+
+
+def is_finished(settings: AnyTraining, out: Path) -> bool:
+    """Whether the model is there already.
+
+    Raises: InputError where `out` holds something else or a training with other settings.
+    """
+    _refuse_others(out, settings)
+    return (out / SETTINGS).exists() and not (out / CHECKPOINTS).exists() and any(out.glob("*.safetensors"))
 
 
 def finished(out: Path) -> Trained:
@@ -75,14 +91,15 @@ def finished(out: Path) -> Trained:
     return Trained(out, [f"{out} is finished already; give another folder to train anew"])
 
 
-def _check(settings: Training) -> None:
+def check(settings: Training | TextTraining) -> None:
+    """Raises: InputError for numbers that cannot be; MissingDependencyError without the extra `train`."""
     for package in ("accelerate", "datasets"):
         if find_spec(package) is None:
             raise MissingDependencyError("training", package, "train")
     for name in ("steps", "batch_size", "train_length", "max_length", "evaluate_every"):
-        if getattr(settings, name) < 1:
+        if getattr(settings, name, 1) < 1:
             raise InputError(f"{name} must be at least 1, not {getattr(settings, name)}")
-    if settings.negatives < 0:
+    if isinstance(settings, Training) and settings.negatives < 0:
         raise InputError(f"negatives must be at least 0, not {settings.negatives}")
 
 
@@ -92,7 +109,7 @@ def _distinct(collections: Iterable[Collection]) -> None:
         raise InputError(f"two folders have one name: {', '.join(names)}; rename one")
 
 
-def _refuse_others(out: Path, settings: Training | HeadTraining) -> None:
+def _refuse_others(out: Path, settings: AnyTraining) -> None:
     """Raises: InputError where the folder holds something else than this training."""
     kept = out / SETTINGS
     if kept.exists():
@@ -104,7 +121,7 @@ def _refuse_others(out: Path, settings: Training | HeadTraining) -> None:
         raise InputError("is not an empty folder and holds no training; give another folder", out)
 
 
-def keep(settings: Training | HeadTraining, out: Path) -> None:
+def keep(settings: AnyTraining, out: Path) -> None:
     """Write the settings into the folder, which is this training's from now on."""
     out.mkdir(parents=True, exist_ok=True)
     with replacing(out / SETTINGS) as temporary:
@@ -130,11 +147,42 @@ def newest_checkpoint(out: Path) -> Path | None:
 def finish(model: Any, max_length: int, out: Path) -> None:
     """Save the model where its checkpoints are, and remove those."""
     model.max_seq_length = max_length
-    model.save_pretrained(str(out))
+    with saving(out):
+        model.save_pretrained(str(out))
     shutil.rmtree(out / CHECKPOINTS)
 
 
-def arguments(settings: Training, out: Path, *, measure: str | None, **more: Any) -> dict[str, Any]:
+@contextmanager
+def saving(out: Path) -> Iterator[None]:
+    """Say in our words what torch and safetensors say in theirs, which are no OSError, when a disk is full."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (RuntimeError, SafetensorError) as problem:
+        told = str(problem)
+        if "Reader" in told or not any(sign in told for sign in ("I/O error", "inline_container", "StreamWriter")):
+            raise
+        advice = "is the disk full? Free some space and run the same command again: it goes on from the last checkpoint"
+        raise RetrieverError(f"{out}: cannot be written: {problem}; {advice}") from None
+
+
+def steady(model: Any, transformer: Any, length: int) -> None:
+    """Take dropout out of a model and, on a CPU, give its transformer the plain attention.
+
+    Drawing the random numbers and the fused attention's gradient take as long as all the rest of a step
+    (benchmarks/training_step.py), and no text is seen often enough to be learnt by heart.
+    """
+    import torch
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    if not torch.cuda.is_available() and length <= EAGER:
+        transformer.set_attn_implementation("eager")
+
+
+def arguments(settings: Training | TextTraining, out: Path, *, measure: str | None, **more: Any) -> dict[str, Any]:
     """What the trainers of all kinds of models are told. measure: which decides the best checkpoint; none: the last."""
     import torch
     from sentence_transformers.base.sampler import MultiDatasetBatchSamplers
@@ -185,7 +233,7 @@ def evaluator(measure: Callable[[Any], dict[str, float]], *, bfloat16: bool) -> 
 
 
 def callbacks(out: Path, *, measured: bool) -> list[Any]:
-    """The log, the progress bar and the early end."""
+    """The log and its picture, the progress bar and the early end."""
     from transformers import EarlyStoppingCallback, TrainerCallback
 
     class Log(TrainerCallback):  # type: ignore[misc]
@@ -201,11 +249,16 @@ def callbacks(out: Path, *, measured: bool) -> list[Any]:
 
         def on_log(self, arguments: Any, state: Any, control: Any, **_: Any) -> None:
             state.log_history[-1]["seconds"] = round(time.monotonic() - self.start, 1)
-            with replacing(out / LOG) as temporary:
-                lines = (json.dumps(entry) + "\n" for entry in state.log_history)
-                temporary.write_text("".join(lines), encoding="utf-8")
+            write_log(state.log_history, out)
 
     return [Log(), EarlyStoppingCallback(PATIENCE)] if measured else [Log()]
+
+
+def write_log(entries: Sequence[Mapping[str, Any]], out: Path) -> None:
+    """Write the whole log, and its picture."""
+    for name, text in ((LOG, "".join(json.dumps(entry) + "\n" for entry in entries)), (CURVE, curve(entries))):
+        with replacing(out / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
 
 
 def without_cards(trainer: type, model: Any) -> type:
@@ -218,12 +271,30 @@ def without_cards(trainer: type, model: Any) -> type:
 
 
 def train(trainer: Any, out: Path) -> None:
-    """Run a trainer from the newest checkpoint on, without its own printing."""
+    """Run a trainer from the newest checkpoint on, without its own printing.
+
+    Raises: InputError where the loss or the gradient is no number any more, before the weights are changed by it;
+    RetrieverError or OSError where a checkpoint cannot be written.
+    """
     from transformers import PrinterCallback
 
     trainer.remove_callback(PrinterCallback)
     checkpoint = newest_checkpoint(out)
-    trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    for name in ("training_step", "_clip_grad_norm"):  # what they return: the loss, the gradient's norm
+        setattr(trainer, name, partial(_finite, getattr(trainer, name), trainer, out))
+    with saving(out):
+        trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+
+
+def _finite(compute: Callable[..., Any], trainer: Any, out: Path, *given: Any) -> Any:
+    value = compute(*given)
+    if value is not None and not math.isfinite(value):
+        kept = newest_checkpoint(out)
+        raise InputError(
+            f"the loss or its gradient is {float(value)} in step {trainer.state.global_step + 1}; the last good "
+            f"checkpoint is {kept or 'none yet'}; train anew in another folder with a lower learning rate"
+        )
+    return value
 
 
 def notes(trained: Iterable[Collection], examples: Mapping[str, Examples], tokenizer: Any, length: int) -> list[str]:
@@ -236,7 +307,13 @@ def notes(trained: Iterable[Collection], examples: Mapping[str, Examples], token
         lines.append(
             f"{collection.name}: {len(taken.examples):,} examples; negatives: {taken.labelled:,} judged irrelevant, "
             f"{taken.mined:,} by {taken.pipeline}, {taken.drawn:,} at random; left out: {taken.unanswered:,} queries "
-            f"without a relevant document; {cut:,} of {len(texts):,} documents are longer than {length} tokens and are "
-            "cut"
+            f"without a relevant document{_false(taken)}; {cut:,} of {len(texts):,} documents are longer than {length} "
+            "tokens and are cut"
         )
     return lines
+
+
+def _false(taken: Examples) -> str:
+    if taken.judged is None:
+        return ""
+    return f", and {taken.false:,} mined negatives that may be relevant ({taken.judged})"

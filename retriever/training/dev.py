@@ -1,9 +1,10 @@
-"""Measuring a sparse encoder between training steps, on a part of a collection that fits between them."""
+"""Measuring an encoder between training steps, on a part of a collection that fits between them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from retriever.types import Floats
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
-    from sentence_transformers import SparseEncoder
+    from sentence_transformers import SentenceTransformer, SparseEncoder
 
 MEASURE = "nDCG@10"
 QUERIES, DISTRACTORS = 200, 300
@@ -38,17 +39,68 @@ def dev_part(collection: Collection, seed: int) -> Collection:
 
 def measure_dev(model: SparseEncoder, collections: Sequence[Collection]) -> dict[str, float]:
     """MEASURE averaged over the collections and for each, and how many terms a document and a query have on average."""
-    values: dict[str, float] = {}
     counts = []
-    for collection in collections:
+
+    def scores(collection: Collection) -> Floats:
         documents = _weights(model.encode_document, list(collection.documents.values()))
         queries = _weights(model.encode_query, list(collection.queries.values()))
-        run = _run(collection, (queries @ documents.T).toarray())
-        values[f"{collection.name}_{MEASURE}"] = evaluate(run, collection.dev, [MEASURE]).means[MEASURE]
         counts.append([documents.nnz / documents.shape[0], queries.nnz / queries.shape[0]])
-    mean = sum(values.values()) / len(values)
+        found: Floats = (queries @ documents.T).toarray()
+        found[found <= 0] = -np.inf
+        return found
+
+    values = measured(collections, scores)
     document_terms, query_terms = np.mean(counts, axis=0).tolist()
-    return {MEASURE: mean, **values, "document_terms": document_terms, "query_terms": query_terms}
+    return {**values, "document_terms": document_terms, "query_terms": query_terms}
+
+
+def measure_vectors(
+    model: SentenceTransformer,
+    collections: Sequence[Collection],
+    dimensions: Sequence[int] = (),
+    encoders: Mapping[str, Callable[..., Any]] | None = None,
+) -> dict[str, float]:
+    """MEASURE of an exact search with the model's own vectors, averaged over the collections and for each.
+
+    dimensions: and the average where only the first so many are kept, as nDCG@10_of_128. encoders: and where others
+    encode the queries, by their names, as nDCG@10_at_0.25.
+    """
+    cosine = model.similarity_fn_name != "dot"
+    pairs = {
+        each.name: tuple(
+            encode(list(texts.values()), show_progress_bar=False)
+            for encode, texts in ((model.encode_query, each.queries), (model.encode_document, each.documents))
+        )
+        for each in collections
+    }
+
+    def scores(collection: Collection, kept: int | None = None, encode: Callable[..., Any] | None = None) -> Floats:
+        queries, documents = (part[:, :kept] for part in pairs[collection.name])
+        if encode:
+            queries = encode(list(collection.queries.values()), show_progress_bar=False)
+        if cosine:
+            queries, documents = (
+                part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in (queries, documents)
+            )
+        found: Floats = queries @ documents.T
+        return found
+
+    others = {f"{MEASURE}_of_{kept}": partial(scores, kept=kept) for kept in dimensions}
+    others |= {f"{MEASURE}_{name}": partial(scores, encode=encode) for name, encode in (encoders or {}).items()}
+    means = {name: measured(collections, given)[MEASURE] for name, given in others.items()}
+    return {**measured(collections, scores), **means}
+
+
+def measured(collections: Sequence[Collection], scores: Callable[[Collection], Floats]) -> dict[str, float]:
+    """MEASURE averaged over the collections and for each.
+
+    scores: of a collection's queries and documents, float32 [n_queries, n_documents], -inf for one that is not found.
+    """
+    values = {}
+    for each in collections:
+        run = _run(each, scores(each))
+        values[f"{each.name}_{MEASURE}"] = evaluate(run, each.dev, [MEASURE]).means[MEASURE]
+    return {MEASURE: sum(values.values()) / len(values), **values}
 
 
 def _weights(encode: Callable[..., Any], texts: list[str]) -> csr_array:
@@ -65,7 +117,7 @@ def _run(collection: Collection, scores: Floats) -> Run:
     best = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
     return Run(
         {
-            query: {names[column]: float(row[column]) for column in columns if row[column] > 0}
+            query: {names[column]: float(row[column]) for column in columns if row[column] > -np.inf}
             for query, row, columns in zip(collection.queries, scores, best, strict=True)
         }
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import os
 import random
 import shutil
@@ -32,6 +33,7 @@ from retriever.store.files import sync_folder
 from retriever.tallies import tallies, told
 from retriever.training import course
 from retriever.training.course import Trained
+from retriever.training.curve import LOSS, curve
 from retriever.training.data import Collection, Example, Examples, Search, make_examples, some
 from retriever.training.settings import HEADS, HeadTraining
 from retriever.training.start import quiet
@@ -43,6 +45,7 @@ DEV = 200
 """Dev examples of one collection, at most."""
 AT_ONCE = 256
 """Pairs that the cross-encoder reads in one call."""
+PANELS = {**LOSS, "dev_loss": "loss on dev"}
 Log = list[dict[str, float]]
 
 
@@ -220,6 +223,8 @@ def _epoch(head: Head, optimizer: Any, cases: Sequence[Case], size: int) -> floa
         optimizer.step()
         total += float(losses.detach().sum())
         advance(len(batch))
+    if not math.isfinite(total):
+        raise InputError(f"the loss is {total}: train anew with a lower learning rate; nothing is kept")
     return total / len(cases)
 
 
@@ -262,12 +267,14 @@ def _write(settings: HeadTraining, base: Path, head: Head, log: Log, out: Path) 
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = out.with_name(out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)  # what a kill left
-    others = shutil.ignore_patterns(SETTINGS, WEIGHTS, course.SETTINGS, course.LOG)
+    others = shutil.ignore_patterns(SETTINGS, WEIGHTS, course.SETTINGS, course.LOG, course.CURVE)
     try:
         shutil.copytree(base, temporary, ignore=others)
-        save_head(temporary, head)
+        with course.saving(out):
+            save_head(temporary, head)
         course.keep(settings, temporary)
         (temporary / course.LOG).write_text("".join(json.dumps(entry) + "\n" for entry in log), encoding="utf-8")
+        (temporary / course.CURVE).write_text(curve(log, "epoch", PANELS), encoding="utf-8")
         for path in temporary.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:

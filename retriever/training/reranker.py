@@ -9,10 +9,6 @@ Each query comes with one relevant text and `negatives` others, and the losses s
   miss of the teacher's.
 - kl: the cross-entropy of the softmax over the texts with the teacher's (its Kullback-Leibler divergence, but for the
   teacher's own entropy, which no weight changes).
-
-There is no dropout, and on a CPU attention is the plain one: drawing the random numbers and the fused attention's
-gradient take as long as all the rest of a step (benchmarks/training_step.py), and no text is seen often enough to be
-learnt by heart.
 """
 
 from __future__ import annotations
@@ -24,24 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 from retriever.encoders.models import find_model
 from retriever.errors import InputError
-from retriever.progress import advance, bar
-from retriever.rerankers.nested import pointwise
+from retriever.progress import bar
 from retriever.training import course
 from retriever.training.course import Read, Trained
 from retriever.training.data import Example, Examples, Search, make_examples
 from retriever.training.reranker_dev import MEASURE, Lists, dev_lists, measure_lists
 from retriever.training.settings import LOSSES, RerankerTraining
 from retriever.training.start import quiet
+from retriever.training.teacher import TAUGHT, Teacher, check_taught
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-TAUGHT = ("margin-mse", "kl")
-"""Losses that read a teacher's scores."""
 SURE = 100.0
 """A label so far above 0 that the softmax of labels is 1 for it and 0 for all others, in float32."""
-AT_ONCE = 1024
-"""Examples whose texts a teacher scores in one call."""
 
 
 def train_reranker(settings: RerankerTraining, out: Path) -> Trained:
@@ -52,22 +44,22 @@ def train_reranker(settings: RerankerTraining, out: Path) -> Trained:
 
     Raises: as `course.begin`.
     """
-    _check(settings)
+    check(settings)
     if (read := course.begin(settings, out)) is None:
         return course.finished(out)
     checkpoint = course.newest_checkpoint(out)
-    model = _model(str(checkpoint or find_model(settings.base)), settings)
-    examples, dev = _mined(settings, read)
+    model = load_reranker(str(checkpoint or find_model(settings.base)), settings)
+    examples, dev = mined(settings, read)
     notes = course.notes(read.trained, examples, model.tokenizer, settings.train_length)
     course.keep(settings, out)
-    tables = _tables(settings, examples)
+    tables = make_tables(settings, examples)
     with quiet(), bar("training", "steps", total=settings.steps):
-        course.train(_trainer(settings, out, model, tables, dev), out)
+        course.train(make_trainer(settings, out, model, tables, dev), out)
     course.finish(model, settings.max_length, out)
     return Trained(out, notes)
 
 
-def _mined(settings: RerankerTraining, read: Read) -> tuple[dict[str, Examples], list[Lists]]:
+def mined(settings: RerankerTraining, read: Read) -> tuple[dict[str, Examples], list[Lists]]:
     """What is trained on, by collection, and what is measured on."""
     examples, dev = {}, []
     for each in {collection.name: collection for collection in (*read.trained, *read.measured)}.values():
@@ -79,18 +71,18 @@ def _mined(settings: RerankerTraining, read: Read) -> tuple[dict[str, Examples],
     return examples, dev
 
 
-def _check(settings: RerankerTraining) -> None:
+def check(settings: RerankerTraining) -> None:
+    """Raise InputError for settings that cannot go together."""
     if settings.loss not in LOSSES:
         raise InputError(f"loss is one of {', '.join(LOSSES)}, not {settings.loss!r}")
     if settings.negatives < 1:
         raise InputError(f"negatives must be at least 1, not {settings.negatives}: a reranker learns by comparing")
-    if settings.loss in TAUGHT and settings.teacher is None:
-        raise InputError(f"loss {settings.loss} learns from a teacher: give one, as in 'cross-encoder(MODEL)'")
+    check_taught(settings.loss, settings.teacher)
     if settings.loss not in TAUGHT and settings.teacher is not None:
         raise InputError(f"loss {settings.loss} reads no teacher; take {' or '.join(TAUGHT)}, or leave the teacher out")
 
 
-def _model(name: str, settings: RerankerTraining) -> CrossEncoder:
+def load_reranker(name: str, settings: RerankerTraining) -> CrossEncoder:
     """The model to go on with, pairs cut at `train_length`; an encoder without a head gets a random one by the seed.
 
     Raises: InputError where it cannot be loaded or has more than one output.
@@ -111,23 +103,19 @@ def _model(name: str, settings: RerankerTraining) -> CrossEncoder:
             )
     except (OSError, ValueError, KeyError, RuntimeError) as problem:
         raise InputError(f"{name}: cannot be loaded as a cross-encoder with one output: {problem}") from None
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    if not torch.cuda.is_available():
-        model.model.set_attn_implementation("eager")
+    course.steady(model, model.model, settings.train_length)
     return model
 
 
-def _tables(settings: RerankerTraining, examples: dict[str, Examples]) -> Any:
+def make_tables(settings: RerankerTraining, examples: dict[str, Examples]) -> Any:
     """A data set for each collection, in the columns that the loss reads."""
     from datasets import Dataset, DatasetDict
 
-    teacher = pointwise(settings.teacher) if settings.teacher else None
-    score = getattr(teacher, "logits", None) or (teacher.score if teacher else None)
+    teacher = Teacher(settings.teacher) if settings.teacher else None
+    sure = [SURE, *[0.0] * settings.negatives]
     made = {}
     for name, each in examples.items():
-        labels = _taught(each.examples, score) if score else [[SURE, *[0.0] * settings.negatives]] * len(each.examples)
+        labels = teacher.taught(each.examples) if teacher else [sure] * len(each.examples)
         made[name] = Dataset.from_dict(_columns(settings, each.examples, labels))
     return DatasetDict(made)
 
@@ -143,19 +131,8 @@ def _columns(
     return {"query": queries, **places, "labels": labels}
 
 
-def _taught(examples: Sequence[Example], score: Any) -> list[list[float]]:
-    """The teacher's score of each example's relevant text and negatives."""
-    rows: list[list[float]] = []
-    with bar("teacher's scores", "queries", total=len(examples)):
-        for first in range(0, len(examples), AT_ONCE):
-            part = examples[first : first + AT_ONCE]
-            pairs = [(each.query, text) for each in part for text in (each.positive, *each.negatives)]
-            rows += score(pairs).reshape(len(part), -1).tolist()
-            advance(len(part))
-    return rows
-
-
-def _trainer(settings: RerankerTraining, out: Path, model: CrossEncoder, tables: Any, dev: list[Lists]) -> Any:
+def make_trainer(settings: RerankerTraining, out: Path, model: CrossEncoder, tables: Any, dev: list[Lists]) -> Any:
+    """sentence-transformers' trainer for this model, as the settings say; `course.train` runs it."""
     from sentence_transformers.cross_encoder import CrossEncoderTrainer, CrossEncoderTrainingArguments, losses
 
     # a query's texts go through the model together, so that they are padded to the longest of them alone

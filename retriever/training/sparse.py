@@ -17,17 +17,15 @@ from retriever.errors import InputError
 from retriever.progress import bar
 from retriever.training import course
 from retriever.training.course import Trained
-from retriever.training.data import Collection, Examples, Search, make_examples
+from retriever.training.data import Collection, Examples, Search, columns, make_examples
 from retriever.training.dev import MEASURE, dev_part, measure_dev
 from retriever.training.maxima import maxima_first
 from retriever.training.settings import SparseTraining
-from retriever.training.start import quiet, sparse_encoder
+from retriever.training.start import START_TEXTS, quiet, sparse_encoder
 
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
 
-START_TEXTS = 1024
-"""Documents that the head of a base model without one is fitted to."""
 BIAS_RATE = 30
 """Learning rate of the terms' biases, times that of the weights: they are logits, and far larger numbers."""
 
@@ -73,7 +71,7 @@ def _model(settings: SparseTraining, collections: Sequence[Collection], checkpoi
 def _trainer(
     settings: SparseTraining, out: Path, model: SparseEncoder, examples: dict[str, Examples], dev: list[Collection]
 ) -> Any:
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
     from sentence_transformers.base.sampler import BatchSamplers
     from sentence_transformers.sparse_encoder import SparseEncoderTrainer, SparseEncoderTrainingArguments, losses
     from sentence_transformers.sparse_encoder.callbacks import SpladeRegularizerWeightSchedulerCallback
@@ -94,20 +92,8 @@ def _trainer(
     return course.without_cards(SparseEncoderTrainer, model)(
         model=model,
         args=SparseEncoderTrainingArguments(**told),
-        train_dataset=DatasetDict({name: _table(each, settings.negatives) for name, each in examples.items()}),
+        train_dataset=DatasetDict({name: Dataset.from_dict(columns(each.examples)) for name, each in examples.items()}),
         loss=loss,
         evaluator=course.evaluator(partial(measure_dev, collections=dev), bfloat16=told["bf16"]) if dev else None,
         callbacks=[SpladeRegularizerWeightSchedulerCallback(loss), *course.callbacks(out, measured=bool(dev))],
     )
-
-
-def _table(examples: Examples, negatives: int) -> Any:
-    from datasets import Dataset
-
-    columns = {
-        "query": [example.query for example in examples.examples],
-        "positive": [example.positive for example in examples.examples],
-    }
-    for number in range(negatives):
-        columns[f"negative_{number + 1}"] = [example.negatives[number] for example in examples.examples]
-    return Dataset.from_dict(columns)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
     from torch import Tensor
 
+START_TEXTS = 1024
+"""Texts that the head of a base model without one is fitted to."""
 BATCH = 32
 RIDGE = 1.0
 LINEAR = 4.0

@@ -60,7 +60,7 @@ def test_what_cannot_be_is_told_before_anything_is_built(folder, tmp_path):
 
 def test_experiments_are_listed():
     lines = call("reproduce").stdout.splitlines()
-    assert len(lines) == len(experiments()) == 6
+    assert len(lines) == len(experiments()) == 9
     assert lines[0] == "scifact\tscifact, test, 4 systems, docs/results.md"
 
 
@@ -68,13 +68,21 @@ def test_the_experiments_are_what_the_docs_print():
     from pathlib import Path
 
     page = Path(reproduction.__file__).parents[2] / "docs" / "results.md"
-    sections = page.read_text().split("\n## ")
     for experiment in experiments().values():
-        section = next(part for part in sections if part.startswith(experiment.collection + "\n"))
+        _, _, heading = experiment.source.partition(", ")
+        section = page.read_text().partition(f"\n## {heading or experiment.collection}\n")[2].partition("\n## ")[0]
+        table = section.partition(f"\n### {experiment.collection}\n")[2].partition("\n### ")[0] or section
         for expected in experiment.systems:
             printed = [f"{value:.4f}" for value in expected.means.values()]
-            row = next(line for line in section.splitlines() if line.startswith(f"| {expected.system} |"))
+            row = next(line for line in table.splitlines() if line.startswith(f"| {as_printed(expected.system)} |"))
             assert row.replace("*", "").split(" | ")[1:] == [*printed[:-1], f"{printed[-1]} |"]
+
+
+def as_printed(system):
+    """The name alone where it has one; views of the trained model as they are called there."""
+    name, _, _ = system.partition(" = ")
+    short = name.replace("('{model}')", "").replace("'{model}', ", "")
+    return short.replace("(bits=8)", ", bits=8")
 
 
 @pytest.mark.parametrize(("ndcg", "passes"), [(None, True), (0.1, False)])
@@ -98,3 +106,15 @@ def test_an_experiment_that_is_none_or_has_no_data_is_told():
         call("reproduce", "sifact")
     with pytest.raises(InputError, match="cranfield cannot be downloaded; give the folder that it lies in: --data DIR"):
         call("reproduce", "cranfield")
+
+
+def test_an_experiment_of_a_trained_model_is_given_the_model(folder, tmp_path, monkeypatch):
+    expected = Expected("dense('{model}')", {"Success@1": 1.0}, 0.0)
+    toy = Named("toy", "things", "test", 1000, True, "here", (expected,))
+    monkeypatch.setattr(reproduction, "experiments", lambda: {"toy": toy, **experiments()})
+    result = call("reproduce", "toy", "--data", tmp_path, "--model", "toy_encoders:HashEncoder", fails=1)
+    assert result.stdout.splitlines()[1].startswith("dense('{model}')\tSuccess@1\t0.")
+    with pytest.raises(InputError, match="toy is of a model that was trained as here says; give it: --model MODEL"):
+        call("reproduce", "toy", "--data", tmp_path)
+    with pytest.raises(InputError, match="scifact is of no model that was trained here; leave --model out"):
+        call("reproduce", "scifact", "--model", "m")

@@ -4,7 +4,8 @@ import collections_on_disk
 import pytest
 
 from retriever import InputError
-from retriever.training.data import Search, make_examples, read_collection
+from retriever.training import data
+from retriever.training.data import Judge, Search, make_examples, read_collection
 
 
 def examples(collection, negatives, seed):
@@ -39,6 +40,37 @@ def test_bm25_brings_negatives_that_share_words(tmp_path):
     (example,) = made.examples
     assert (made.labelled, made.mined, made.drawn) == (0, 3, 0)
     assert all("wing" in text and text != example.positive for text in example.negatives)
+
+
+def test_mined_texts_that_score_like_the_relevant_one_are_no_negatives(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "SPARE", 9)
+    documents = {f"w{number}": f"wing number {number}" for number in range(12)}
+    folder = collections_on_disk.write(
+        tmp_path / "many", documents, {"q": "wing", "r": "number"}, train=["q w7 1", "r w3 1"]
+    )
+    judge = Judge("in tests", lambda pairs: [0.8 if int(text.split()[-1]) < 8 else 0.7 for _, text in pairs], 0.95)
+    with Search(read_collection(folder, measured=False)) as search:
+        kept, judged = make_examples(search, 2, seed=0), make_examples(search, 2, seed=0, judge=judge)
+    assert (kept.false, kept.judged) == (0, None)
+    assert (judged.false, judged.judged) == (14, "in tests")
+    assert all(text.split()[-1] in {"8", "9", "10", "11"} for each in judged.examples for text in each.negatives)
+    assert (judged.mined, judged.drawn) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("positive", "negative", "doubted"),
+    [
+        (0.8, 0.761, True),
+        (0.8, 0.759, False),
+        (0.8, 0.9, True),
+        (-2.0, -2.05, True),
+        (-2.0, -2.15, False),
+        (0.0, 0.1, True),
+    ],
+)
+def test_a_negative_is_doubted_above_a_share_of_the_relevant_texts_score(positive, negative, doubted):
+    """Of cosines as in NV-Retriever: 0.95 x 0.8 = 0.76; below 0 the distance is the same share."""
+    assert Judge("", list, 0.95).doubts(negative, positive) == doubted
 
 
 def test_the_same_seed_gives_the_same_examples(tmp_path):
@@ -97,3 +129,9 @@ def test_a_folder_without_judgements(tmp_path):
     with pytest.raises(InputError, match="holds no judgements: expected qrels"):
         read_collection(folder, measured=False)
     assert not read_collection(folder, measured=True).train
+
+
+def test_no_query_with_a_relevant_document(tmp_path):
+    folder = collections_on_disk.things(tmp_path / "things", train=["q-lift-in d-lift-in 0"])
+    with pytest.raises(InputError, match=r"things: no train query has a relevant document \(a grade above 0\)"):
+        examples(read_collection(folder, measured=False), negatives=1, seed=0)

@@ -6,7 +6,7 @@ from retriever.eval.measures import evaluate
 from retriever.runs import Run
 from retriever.training import dev
 from retriever.training.data import read_collection
-from retriever.training.dev import dev_part, measure_dev
+from retriever.training.dev import dev_part, measure_dev, measure_vectors
 from retriever.training.start import sparse_encoder
 
 
@@ -45,3 +45,26 @@ def test_the_measure_is_that_of_the_models_own_scores(collection, tmp_path):
     assert found["nDCG@10"] == found["things_nDCG@10"] == pytest.approx(evaluate(run, part.dev).means["nDCG@10"])
     assert found["query_terms"] == pytest.approx(queries.to_dense().count_nonzero() / len(asked))
     assert found["document_terms"] == pytest.approx(documents.to_dense().count_nonzero() / len(texts))
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_the_measure_of_vectors_is_that_of_an_exact_search(collection, tmp_path, similarity):
+    from sentence_transformers import SentenceTransformer
+
+    folder = tiny_models.bi_encoder(tmp_path / "base", normalize=False, similarity=similarity)
+    model = SentenceTransformer(str(folder), device="cpu")
+    part = dev_part(collection, seed=0)
+
+    def expected():
+        scores = model.similarity(
+            model.encode(list(part.queries.values())), model.encode(list(part.documents.values()))
+        )
+        rows = dict(zip(part.queries, scores.tolist(), strict=True))
+        return evaluate(
+            Run({name: dict(zip(part.documents, row, strict=True)) for name, row in rows.items()}), part.dev
+        )
+
+    found = measure_vectors(model, [part], dimensions=[4])
+    assert found["nDCG@10"] == found["things_nDCG@10"] == pytest.approx(expected().means["nDCG@10"])
+    model.truncate_dim = 4
+    assert found["nDCG@10_of_4"] == pytest.approx(expected().means["nDCG@10"])

@@ -155,6 +155,7 @@ def test_a_training_that_is_interrupted_leaves_nothing_and_starts_again(settings
 def test_a_finished_training_is_not_done_again_and_others_are_left_alone(settings, tmp_path):
     short = replace(settings, epochs=1)
     out = train_head(short, tmp_path / "out").out
+    assert "loss on dev" in (out / "curve.svg").read_text()
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert train_head(short, out).notes == [f"{out} is finished already; give another folder to train anew"]
     with pytest.raises(InputError, match=r"other settings \(epochs\); give those, or another folder"):
@@ -162,6 +163,15 @@ def test_a_finished_training_is_not_done_again_and_others_are_left_alone(setting
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
     with pytest.raises(InputError, match="is not an empty folder and holds no training"):
         train_head(settings, tmp_path)
+
+
+def test_a_head_that_diverges_leaves_nothing(settings, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(heads, "_loss", lambda *_: torch.tensor(float("nan"), requires_grad=True))
+    with pytest.raises(InputError, match="the loss is nan: train anew with a lower learning rate"):
+        train_head(settings, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_head_on_a_head_folder_is_the_only_one_there(settings, tmp_path):

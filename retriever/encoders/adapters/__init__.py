@@ -1,0 +1,1 @@
+"""Adapters: small trained changes to a transformer that are put on, weighted, stacked and taken off again."""
