@@ -47,12 +47,13 @@ class Remembered(CrossEncoder):
 
 RERANKED = """## A cross-encoder trained here
 
-`>> ce` reranks the first 100 of a list, reading 512 tokens of a pair. The first row is the first stage that is best
-**on this test split**; `*` marks a difference to it with p < .05 (paired t-test, Holm's correction over the table).
-`hybrid` is {hybrid}, `mixed` is `{mixed}`:
+`>> ce` reranks the first 100 of a list, reading as many tokens of a pair as in training, {length}. The first row is the
+first stage that is best **on this test split**; `*` marks a difference to it with p < .05 (paired t-test, Holm's
+correction over the table). `hybrid` is {hybrid}, `mixed` is
+`{mixed}`:
 of the cross-encoder's weights that were tried on {dev} queries each of the dev splits (mean nDCG@10: {weights}) the
-best one.
-Where a split has far more than {queries} queries, the table is of {queries} chosen by a seed. The train splits of
+best one. Where a split has far more than {queries} queries, the table is of {queries} chosen by a seed, of half as many
+where the collection was never seen. The train splits of
 {seen} were trained on;
 {unseen} were never seen.
 
@@ -62,8 +63,8 @@ Where a split has far more than {queries} queries, the table is of {queries} cho
 
 LONG_PAGE = """## Long documents
 
-The first {depth} of bm25, reranked: whole documents cut at the 512 tokens that the model reads (the first row, to which
-`*` marks a difference with p < .05, as above), or by their passages: at most {cap}, of {window} tokens, one every
+The first {depth} of bm25, reranked: whole documents cut at the {length} tokens that the model reads (the first row, to
+which `*` marks a difference with p < .05, as above), or by their passages: at most {cap}, of {window} tokens, one every
 {stride}; {queries} test queries chosen by a seed. PARADE's transformer was trained on qmsum_long's train split with the
 cross-encoder as it stands (`retriever train head parade`); its maximum is not trained.
 
@@ -79,6 +80,7 @@ documents' states then); `*` marks a difference to the first row.
 
 Made with `python benchmarks/rerank_results.py DATA --only cost --model MODEL --exits EXITS --ck CK --out {out}`.
 """
+LENGTH = 256
 WEIGHTS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9)
 DEV_QUERIES = 60
 QUERIES, LONG_QUERIES, COST_QUERIES, DEPTH, CAP, WINDOW, STRIDE = 200, 60, 40, 10, 30, 225, 200
@@ -131,6 +133,7 @@ def reranked(options: argparse.Namespace) -> str:
                 mixed=_mixed("ce", weight),
                 weights=chosen,
                 dev=DEV_QUERIES,
+                length=LENGTH,
                 queries=options.queries,
                 seen=", ".join(SEEN),
                 unseen=", ".join(UNSEEN),
@@ -139,7 +142,8 @@ def reranked(options: argparse.Namespace) -> str:
         ]
         systems = {**FIRST, **{f"{first} >> ce": f"{text} >> {ce}" for first, text in FIRST.items()}, "mixed": mixed}
         for name, index in indexes.items():
-            parts.append(_reranked(name, index, systems, *asked(options.data / name, options.queries)))
+            count = options.queries if name in SEEN else options.queries // 2
+            parts.append(_reranked(name, index, systems, *asked(options.data / name, count)))
             print(parts[-1], flush=True)
     return "\n".join(parts)
 
@@ -191,11 +195,13 @@ def _reranked(name: str, index: Retriever, systems: dict[str, str], queries: lis
 
 def long_documents(options: argparse.Namespace) -> str:
     """A truncated cross-encoder beside those that read passages."""
-    page = LONG_PAGE.format(depth=DEPTH, cap=CAP, window=WINDOW, stride=STRIDE, queries=LONG_QUERIES, out=options.out)
+    page = LONG_PAGE.format(
+        length=LENGTH, depth=DEPTH, cap=CAP, window=WINDOW, stride=STRIDE, queries=LONG_QUERIES, out=options.out
+    )
     shape = f"window={WINDOW}, stride={STRIDE}, cap={CAP}, depth={DEPTH}"
     inner = f"\"{REMEMBERED}('{options.model}')\""
     systems = {
-        "cut at 512 tokens": f"{REMEMBERED}('{options.model}', depth={DEPTH})",
+        f"cut at {LENGTH} tokens": f"{REMEMBERED}('{options.model}', depth={DEPTH})",
         "FirstP": f"long({inner}, unit=tokens, pool=first, {shape})",
         "MaxP": f"long({inner}, unit=tokens, pool=max, {shape})",
         "AvgP": f"long({inner}, unit=tokens, pool=mean, {shape})",

@@ -156,7 +156,7 @@ class Indexed:
 
     def key(self, system: System, queries: Sequence[Query], k: int) -> str:
         """What decides a run."""
-        asked = [[query.id, query.text] for query in queries]
+        asked = [[query.id, query.text, *filter(None, [query.language])] for query in queries]
         return hashlib.sha256(json.dumps([system.key, asked, k, self._about, _code()]).encode()).hexdigest()[:32]
 
     def kept(self, key: str) -> Kept | None:

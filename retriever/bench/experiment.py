@@ -82,7 +82,11 @@ def _outcome(
     plan: Plan, source: Source, kept: Indexed, system: System, keep: Callable[[Outcome, Run], None]
 ) -> Outcome:
     made = _from_file(source, system, plan.k) if system.run else _from_cache(plan, source, kept, system)
-    results = evaluate(made.run, source.judgements, plan.measures, drop_identical=plan.drop_identical)
+    drop = plan.drop_identical or source.drop_identical
+    try:
+        results = evaluate(made.run, source.judgements, plan.measures, drop_identical=drop)
+    except InputError as problem:
+        raise InputError(f"{source.name}: {system.name}: {problem}") from None
     outcome = Outcome(
         collection=source.name,
         system=system.name,

@@ -6,22 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element, tostring
 
-Child = str | Element
-
-
-def element(tag: str, *children: Child, **attributes: str | float) -> Element:
-    """An element. In attributes' names `_` is written `-`, and one at the end is dropped: `class_`, `data_value`."""
-    made = Element(tag, {name.rstrip("_").replace("_", "-"): str(value) for name, value in attributes.items()})
-    last: Element | None = None
-    for child in children:
-        if isinstance(child, Element):
-            made.append(child)
-            last = child
-        elif last is None:
-            made.text = (made.text or "") + child
-        else:
-            last.tail = (last.tail or "") + child
-    return made
+from retriever.svg import Child, element
 
 
 def markup(elements: Sequence[Element]) -> str:

@@ -21,11 +21,12 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from retriever.bench import summary
-from retriever.bench.markup import Cell, Heading, element, markup, table
+from retriever.bench.markup import Cell, Heading, markup, table
 from retriever.bench.outcome import Collection, Experiment, Outcome
 from retriever.bench.plots import Point, scatter
 from retriever.eval.report import Row
 from retriever.eval.significance import Comparison
+from retriever.svg import element
 
 _PLOTS = (("p50", "latency p50, ms"), ("bytes_per_document", "index, bytes/document"))
 _TEXT = 240

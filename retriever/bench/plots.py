@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 from xml.etree.ElementTree import Element
 
-from retriever.bench.markup import element
+from retriever.svg import Box, element, grid, short, ticks
 
 WIDTH, HEIGHT = 480, 320
 LEFT, RIGHT, TOP, BOTTOM = 66, 20, 16, 48
@@ -39,7 +39,11 @@ def scatter(points: Sequence[Point], across: str, up: str) -> Element:
     places = [place(point.x, point.y) for point in points]
     return element(
         "svg",
-        *_grid([(place(x, y_ticks[0])[0], short(x)) for x in x_ticks], [(place(1, y)[1], short(y)) for y in y_ticks]),
+        *grid(
+            Box(LEFT, TOP, WIDTH - RIGHT, HEIGHT - BOTTOM),
+            [(place(x, y_ticks[0])[0], short(x)) for x in x_ticks],
+            [(place(1, y)[1], short(y)) for y in y_ticks],
+        ),
         element("text", across, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 10, text_anchor="middle"),
         element("text", up, x=0, y=0, text_anchor="middle", transform=f"translate(14 {HEIGHT / 2 - 16}) rotate(-90)"),
         *(_point(*each, across, up) for each in zip(points, places, labels(places), strict=True)),
@@ -47,18 +51,6 @@ def scatter(points: Sequence[Point], across: str, up: str) -> Element:
         role="img",
         aria_label=f"{up} against {across}: " + "; ".join(_told(point, across, up) for point in points),
     )
-
-
-def _grid(x_ticks: Sequence[tuple[float, str]], y_ticks: Sequence[tuple[float, str]]) -> list[Element]:
-    bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
-    made = []
-    for x, text in x_ticks:
-        made.append(element("line", x1=f"{x:.1f}", x2=f"{x:.1f}", y1=TOP, y2=bottom, class_="grid"))
-        made.append(element("text", text, x=f"{x:.1f}", y=bottom + 16, text_anchor="middle", class_="tick"))
-    for y, text in y_ticks:
-        made.append(element("line", x1=LEFT, x2=right, y1=f"{y:.1f}", y2=f"{y:.1f}", class_="grid"))
-        made.append(element("text", text, x=LEFT - 6, y=f"{y + 4:.1f}", text_anchor="end", class_="tick"))
-    return made
 
 
 def _point(point: Point, at: tuple[float, float], label: tuple[float, float], across: str, up: str) -> Element:
@@ -101,16 +93,6 @@ def _inside(x: float, y: float) -> bool:
     return LEFT + LABEL <= x <= WIDTH - LABEL and LABEL <= y <= HEIGHT - BOTTOM - LABEL
 
 
-def ticks(values: Sequence[float]) -> list[float]:
-    """Four to seven round numbers that enclose the values, a step of 1, 2 or 5 times a power of ten apart."""
-    low, high = min(values), max(values)
-    room = (high - low) or abs(high) or 1.0
-    power = 10.0 ** math.floor(math.log10(room / 4))
-    step = next(power * each for each in (1, 2, 5, 10) if room / (power * each) <= 5)
-    first, last = math.floor(low / step), math.ceil(high / step)
-    return [round(number * step, 10) for number in range(first, max(last, first + 1) + 1)]
-
-
 def log_ticks(values: Sequence[float]) -> list[float]:
     """Powers of ten that enclose the values, or 1, 2, 5 times them where that is less than three decades."""
     low, high = min(values), max(values)
@@ -121,11 +103,3 @@ def log_ticks(values: Sequence[float]) -> list[float]:
     start = max((tick for tick in fine if tick <= low), default=fine[0])
     end = next((tick for tick in fine if tick >= high and tick > start), fine[-1])
     return [tick for tick in fine if start <= tick <= end]
-
-
-def short(value: float) -> str:
-    """Three digits, and k, M or G for thousands, millions, billions."""
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= unit:
-            return f"{value / unit:.3g}{name}"
-    return f"{value:.3g}"

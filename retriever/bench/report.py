@@ -12,10 +12,14 @@ from retriever.runs import Run, written
 _UNSAFE = re.compile(r"[^\w.+=-]+")
 
 
+def file_name(name: str) -> str:
+    """A name cut down to what any file system takes."""
+    return _UNSAFE.sub("_", name).strip("_")[:100]
+
+
 def write_run(folder: Path, outcome: Outcome, run: Run) -> None:
-    """Write an outcome's run as runs/COLLECTION/SYSTEM.trec.gz, the names cut down to what any file system takes."""
-    collection, system = (_UNSAFE.sub("_", name).strip("_")[:100] for name in (outcome.collection, outcome.system))
-    path = folder / "runs" / collection / f"{system}.trec.gz"
+    """Write an outcome's run as runs/COLLECTION/SYSTEM.trec.gz."""
+    path = folder / "runs" / file_name(outcome.collection) / f"{file_name(outcome.system)}.trec.gz"
     path.parent.mkdir(parents=True, exist_ok=True)
     run.write(path)
 

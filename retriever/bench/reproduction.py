@@ -17,19 +17,29 @@ from retriever.bench.systems import parse_system
 from retriever.errors import InputError
 from retriever.spec import suggest
 
+_MODEL = "{model}"
+
 
 @dataclass(frozen=True)
 class Expected:
-    """What one system gave. means: measure -> its mean. tolerance: how far another machine's may be from it."""
+    """What one system gave. system: {model} in it stands for a model that was trained here. means: measure -> its mean.
+    tolerance: how far another machine's may be from it.
+    """
 
     system: str
     means: dict[str, float]
     tolerance: float
 
+    def text(self, model: str | None) -> str:
+        """The system with the model in its place."""
+        return self.system.replace(_MODEL, model or "")
+
 
 @dataclass(frozen=True)
 class Named:
-    """An experiment. collection: a folder's name, or BEIR's. source: where its numbers are printed."""
+    """An experiment. collection: a folder's name, or BEIR's. source: the page that prints its numbers and, where
+    that is not the collection's own, the section.
+    """
 
     name: str
     collection: str
@@ -39,18 +49,26 @@ class Named:
     source: str
     systems: tuple[Expected, ...]
 
-    def plan(self, data: Path | None, cache_folder: Path) -> Plan:
-        """What to run. data: the folder that the collection's is in; without it, it is downloaded.
+    def plan(self, data: Path | None, cache_folder: Path, model: str | None = None) -> Plan:
+        """What to run. data: the folder that the collection's is in; without it, it is downloaded. model: the trained
+        one, where the experiment is of one.
 
-        Raises: InputError where it can be found in neither place.
+        Raises: InputError where the collection can be found in neither place, or a model is missing or too many.
         """
+        trained = any(_MODEL in expected.system for expected in self.systems)
+        if trained and model is None:
+            raise InputError(
+                f"{self.name} is of a model that was trained as {self.source} says; give it: --model MODEL"
+            )
+        if model is not None and not trained:
+            raise InputError(f"{self.name} is of no model that was trained here; leave --model out")
         if data is None and self.collection not in BEIR:
             raise InputError(f"{self.collection} cannot be downloaded; give the folder that it lies in: --data DIR")
         text = f"beir:{self.collection}" if data is None else str(data / self.collection)
         measures = list(dict.fromkeys(measure for expected in self.systems for measure in expected.means))
         return Plan(
             sources=[parse_source(text, self.split, cache_folder)],
-            systems=[parse_system(expected.system) for expected in self.systems],
+            systems=[parse_system(expected.text(model)) for expected in self.systems],
             measures=measures,
             k=self.k,
             skip_bad=self.skip_bad,
@@ -59,9 +77,8 @@ class Named:
 
     def checks(self, experiment: Experiment) -> Iterator[Check]:
         """Ours beside what is expected, number by number."""
-        ours = {outcome.system: outcome.results.means for outcome in experiment.outcomes}
-        for expected in self.systems:
-            means = ours[parse_system(expected.system).name]
+        for expected, name in zip(self.systems, experiment.systems, strict=True):  # the systems are the plan's
+            means = next(outcome.results.means for outcome in experiment.outcomes if outcome.system == name)
             for measure, value in expected.means.items():
                 yield Check(expected.system, measure, means[measure], value, expected.tolerance)
 

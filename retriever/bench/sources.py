@@ -5,6 +5,7 @@
 | `FOLDER` | a BEIR folder; the split chooses its judgements |
 | `beir:NAME` | one of BEIR's public collections, downloaded into the cache |
 | `ir:ID` | an id of ir_datasets that has documents, queries and judgements |
+| `mteb:TASK`, `mteb:TASK/SUBSET` | a retrieval task of MTEB, fetched by mteb into the cache |
 | `QUERIES->CORPUS` | queries and judgements of one folder, documents of another: cross-lingual pairs |
 | `CORPUS,QUERIES,QRELS` | three files, as MS MARCO and TREC DL come: collection.tsv, topics and judgements |
 
@@ -17,12 +18,14 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
 from retriever.bench.downloads import beir
+from retriever.bench.mteb.tasks import PREFIX as MTEB
+from retriever.bench.mteb.tasks import Task, fetch_task
 from retriever.corpus import Corpus, read_corpus, read_queries
 from retriever.corpus.ir import PREFIX, read_ir_judgements
 from retriever.encoders.models import sha256
@@ -36,12 +39,18 @@ _BEIR = "beir:"
 
 @dataclass(frozen=True)
 class Source:
-    """A collection that is known but not read. qrels: a file, or `ir:` and an id."""
+    """A collection that is known but not read. qrels: a file, or `ir:` and an id. task: of MTEB, if it is one."""
 
     name: str
     corpus: str
     queries: str
     qrels: str
+    task: Task | None = None
+
+    @property
+    def drop_identical(self) -> bool:
+        """Whether its own rules take out results that are the query itself."""
+        return self.task is not None and self.task.drop_identical
 
     def documents(self, on_bad: Callable[[InputError], None] | None) -> Corpus:
         """The stream of its documents."""
@@ -89,8 +98,7 @@ def parse_source(text: str, split: str, cache: Path) -> Source:
     named = _NAMED.fullmatch(text)
     if named and not Path(text).exists():
         name, text = named.groups()
-        source = _source(text, split, cache)
-        return Source(name, source.corpus, source.queries, source.qrels)
+        return replace(_source(text, split, cache), name=name)
     return _source(text, split, cache)
 
 
@@ -100,6 +108,9 @@ def _source(text: str, split: str, cache: Path) -> Source:
     if text.startswith(_BEIR):
         folder = beir(text.removeprefix(_BEIR), cache / "beir")
         return Source(text, str(folder), str(folder), _judged(folder, split))
+    if text.startswith(MTEB):
+        folder, task = fetch_task(text, split, cache / "mteb")
+        return Source(text, str(folder), str(folder), _judged(folder, task.split), task)
     if "->" in text:
         asking, answering = (Path(part) for part in text.split("->", 1))
         return Source(f"{asking.name}->{answering.name}", str(answering), str(asking), _judged(asking, split))
@@ -109,8 +120,8 @@ def _source(text: str, split: str, cache: Path) -> Source:
     folder = Path(text)
     if not folder.is_dir():
         raise InputError(
-            "there is no such folder; a collection is a BEIR folder, beir:NAME, ir:ID, QUERIES->CORPUS or "
-            "CORPUS,QUERIES,QRELS",
+            "there is no such folder; a collection is a BEIR folder, beir:NAME, ir:ID, mteb:TASK, QUERIES->CORPUS "
+            "or CORPUS,QUERIES,QRELS",
             text,
         )
     return Source(folder.resolve().name, text, text, _judged(folder, split))

@@ -31,6 +31,7 @@ from retriever.endpoints import is_endpoint
 from retriever.fusion import FUSIONS
 from retriever.indexers import INDEXERS, indexer_class
 from retriever.indexers.base import searchable
+from retriever.pipeline import BY_LANGUAGE
 from retriever.query_expansion import QUERY_EXPANSIONS
 from retriever.rerankers import RERANKERS
 from retriever.spec import Chain, Component, Node, Sum, ViewSpec, component_of, configure, parse_pipeline, suggest
@@ -106,6 +107,9 @@ class _Expander:
             return Chain(tuple(map(self.node, node.steps)))
         if isinstance(node, Sum):
             return Sum(tuple(map(self.node, node.parts)))
+        if node.name == BY_LANGUAGE:
+            routes = ((language, str(self.node(parse_pipeline(str(to))))) for language, to in node.options)
+            return replace(node, options=tuple(routes))
         return self.view(node) if node.name in INDEXERS else self.stage(node)
 
     def stage(self, component: Component) -> Component:

@@ -21,7 +21,9 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': "''",  # T1 alone has a straight one, and babel may give it a meaning
+    "[": "{[}",  # behind the end of a line it would begin an option, and a star would be one
+    "*": "{*}",
 }
 
 _NAMES = ("run", "system", "measure", "source", "runs on")

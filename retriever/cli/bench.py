@@ -31,8 +31,9 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
     collection: Annotated[
         list[str],
         typer.Argument(
-            help="A BEIR folder, beir:NAME (downloaded), ir:ID (of ir_datasets), QUERIES->CORPUS (two folders), or "
-            "CORPUS,QUERIES,QRELS (three files: MS MARCO, TREC DL); NAME= before it renames it."
+            help="A BEIR folder, beir:NAME (downloaded), ir:ID (of ir_datasets), mteb:TASK (fetched by mteb), "
+            "QUERIES->CORPUS (two folders), or CORPUS,QUERIES,QRELS (three files: MS MARCO, TREC DL); NAME= before it "
+            "renames it."
         ),
     ],
     system: Annotated[
@@ -59,6 +60,9 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
     drop_identical: Annotated[
         bool, typer.Option("--drop-identical", help="Take out results whose id is the query's own (ArguAna, Quora).")
     ] = False,
+    mteb: Annotated[
+        bool, typer.Option("--mteb", help="Write every result in MTEB's format too, to OUT/mteb (extra `mteb`).")
+    ] = False,
 ) -> None:
     """Compare systems on collections.
 
@@ -66,6 +70,7 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
     """
     from retriever.bench.cache import default_cache
     from retriever.bench.experiment import Plan
+    from retriever.bench.mteb.results import mteb_writer
     from retriever.bench.report import write_report, write_run
     from retriever.bench.sources import parse_source
     from retriever.bench.systems import parse_system
@@ -76,7 +81,14 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
     systems = [parse_system(text) for text in system]
     sources = [parse_source(text, split, folder) for text in collection]
     plan = Plan(sources, systems, measures, k, skip_bad, drop_identical)
-    experiment = run_plan(plan, folder, lambda outcome, run: write_run(out, outcome, run))
+    also = mteb_writer(plan, out / "mteb") if mteb else None
+
+    def keep(outcome: Outcome, run: Run) -> None:
+        write_run(out, outcome, run)
+        if also:
+            also(outcome, run)
+
+    experiment = run_plan(plan, folder, keep)
     write_report(out, experiment)
     _print(experiment)
     typer.echo(f"{out / 'report.html'}: the report", err=True)

@@ -20,6 +20,9 @@ def reproduce_command(
         Path | None,
         typer.Option(help="The folder that the collection's own lies in; without it, BEIR's are downloaded."),
     ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The model that was trained, for an experiment that measures one.")
+    ] = None,
     cache: Annotated[
         Path | None,
         typer.Option(
@@ -40,7 +43,7 @@ def reproduce_command(
     experiment = named(name)
     with TemporaryDirectory() as temporary:
         folder = cache or Path(temporary)
-        found = run_plan(experiment.plan(data, folder), folder, lambda *_: None)
+        found = run_plan(experiment.plan(data, folder, model), folder, lambda *_: None)
     checks = list(experiment.checks(found))
     typer.echo("\n".join(["\t".join(("system", "measure", "ours", "expected", "tolerance", "")), *map(_line, checks)]))
     failed = sum(not check.passed for check in checks)

@@ -170,6 +170,18 @@ def test_judgements_of_another_corpus_are_told_with_examples(tmp_path):
         run(plan(folder, "bm25"))
 
 
+def test_a_run_of_another_collection_is_told_with_examples(folder, tmp_path):
+    Run({"x1": {"y": 1.0}}).write(tmp_path / "other.trec")
+    message = (
+        "^things: theirs: the run and the judgements share no query: the run has 'x1'; the judgements have 'q-wing"
+    )
+    with pytest.raises(InputError, match=message):
+        run(plan(folder, "bm25", f"theirs = {tmp_path}/other.trec"))
+    Run({"q-wing-in": {"y": 1.0}}).write(tmp_path / "other.trec")
+    outcome = run(plan(folder, f"theirs = {tmp_path}/other.trec")).outcomes[0]
+    assert list(outcome.results.notes())[-1].startswith("no judged document was found for any query: ")
+
+
 def test_names_must_differ_and_a_run_is_of_one_collection(folder):
     with pytest.raises(InputError, match="two systems are called 'bm25'"):
         plan(folder, "bm25", "bm25")

@@ -85,6 +85,13 @@ def test_what_is_no_collection_is_told(tmp_path, text, message):
         parse_source(text, "test", tmp_path)
 
 
+def test_a_task_of_mteb_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mteb", None)
+    message = r"the task mteb:SciFact needs mteb: pip install 'retriever-engine\[mteb\]'"
+    with pytest.raises(InputError, match=message):
+        parse_source("mteb:SciFact", "test", tmp_path)
+
+
 def test_a_split_that_is_not_there_is_told(tmp_path):
     folder = things(tmp_path / "things", test=JUDGED, dev=JUDGED)
     with pytest.raises(InputError, match=r"has no judgements of the split 'train'; there: dev, test"):

@@ -42,6 +42,12 @@ def test_indexes_of_the_same_vectors_are_one_view_and_not_one_system():
         parse_system(f"{TOY} + dense(toy_encoders:HashEncoder, index=HNSW8) >> rrf")
 
 
+def test_the_views_of_each_language_are_taken_out():
+    system = parse_system(f"by-language(de='bm25(language=german, k=50)', else='{TOY}')")
+    german, dense = (view.spec.name for view in system.views)
+    assert system.pipeline == f"by-language(de='{german}(k=50)', else={dense})"
+
+
 def test_a_name_stands_before_a_text():
     system = parse_system("BM25 of Anserini = bm25(k1=0.9, b=0.4)")
     assert (system.name, system.text) == ("BM25 of Anserini", "bm25(k1=0.9, b=0.4)")

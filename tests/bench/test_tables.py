@@ -1,8 +1,11 @@
 """The report in Markdown, in LaTeX and on a terminal."""
 
 import io
+import shutil
+import subprocess
 from dataclasses import fields, replace
 
+import pytest
 from rich.console import Console
 from toy_experiment import SYSTEMS, experiment
 
@@ -56,6 +59,19 @@ def test_latex_has_a_booktabs_table_for_each_measure():
 def test_latex_leaves_no_character_with_a_meaning():
     odd = replace(experiment(), systems=["a\\b{c}_%&#$^~", *SYSTEMS[1:]])
     assert r"a\textbackslash{}b\{c\}\_\%\&\#\$\textasciicircum{}\textasciitilde{} & -- & -- & --" in latex(odd)
+
+
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="needs pdflatex (texlive-latex-base, -latex-recommended)")
+def test_latex_compiles_with_booktabs_alone(tmp_path):
+    odd = ["".join(map(chr, range(32, 127))) + " ä é –", "[0.5]", "*"]
+    made = latex(replace(experiment(), systems=[*SYSTEMS, *odd]))
+    preamble = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n"
+    (tmp_path / "report.tex").write_text(preamble + made + "\\end{document}\n")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "report.tex"]
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert said.returncode == 0, said.stdout[-2000:]
+    assert "Missing character" not in (tmp_path / "report.log").read_text(errors="replace")
+    assert (tmp_path / "report.pdf").stat().st_size > 10_000
 
 
 def test_a_pipe_gets_tabs():
