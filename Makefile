@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export TOKENIZERS_PARALLELISM := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow test-lucene test-all demo bench bench-terms results clean
+.PHONY: help setup check test test-slow test-lucene test-mteb test-all demo bench bench-terms results clean
 
 help:  ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,10 @@ $(VENV)/.lucene: $(VENV)/.dev
 	$(PIP) -e '.[lucene]'
 	@touch $@
 
+$(VENV)/.mteb: $(VENV)/.dev
+	$(PIP) -e '.[mteb]'
+	@touch $@
+
 setup: $(VENV)/.dev  ## make .venv and install the package with its tools
 
 check: setup  ## formatting, lint, types
@@ -50,6 +54,9 @@ test-slow: setup  ## the long proofs: hundreds of kills, real collections
 
 test-lucene: $(VENV)/.lucene  ## the view on Lucene, and our English analysis against Lucene's
 	HF_HUB_OFFLINE=1 python -m pytest -m lucene
+
+test-mteb: $(VENV)/.mteb  ## our systems in MTEB, its tasks and its format here
+	HF_HUB_OFFLINE=1 python -m pytest tests/bench/test_mteb.py
 
 demo: $(VENV)/.run  ## index the standard library's documentation, search it, measure it
 	HF_HUB_OFFLINE=1 ./examples/stdlib/demo.sh
