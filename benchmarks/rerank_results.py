@@ -47,15 +47,13 @@ class Remembered(CrossEncoder):
 
 RERANKED = """## A cross-encoder trained here
 
-`>> ce` reranks the first 100 of a list, reading as many tokens of a pair as in training, {length}. The first row is the
-first stage that is best **on this test split**; `*` marks a difference to it with p < .05 (paired t-test, Holm's
-correction over the table). `hybrid` is {hybrid}, `mixed` is
+*Reranked*: the first 100 of a list, with as many tokens of a pair as in training, {length}. The first row is the first
+stage that is best **on this test split**; `*` marks a difference to it with p < .05 (paired t-test, Holm's correction
+over the table). `hybrid` is {hybrid}, `mixed` is
 `{mixed}`:
 of the cross-encoder's weights that were tried on {dev} queries each of the dev splits (mean nDCG@10: {weights}) the
 best one. Where a split has far more than {queries} queries, the table is of {queries} chosen by a seed, of half as many
-where the collection was never seen. The train splits of
-{seen} were trained on;
-{unseen} were never seen.
+where the collection was never seen.
 
 [training.md](training.md) has the model's course. Made with
 `python benchmarks/rerank_results.py DATA --only reranked --model MODEL --queries {queries} --out {out}`.
@@ -135,12 +133,14 @@ def reranked(options: argparse.Namespace) -> str:
                 dev=DEV_QUERIES,
                 length=LENGTH,
                 queries=options.queries,
-                seen=", ".join(SEEN),
-                unseen=", ".join(UNSEEN),
                 out=options.out,
             )
         ]
-        systems = {**FIRST, **{f"{first} >> ce": f"{text} >> {ce}" for first, text in FIRST.items()}, "mixed": mixed}
+        systems = {
+            **FIRST,
+            **{f"{first}, reranked": f"{text} >> {ce}" for first, text in FIRST.items()},
+            "mixed": mixed,
+        }
         for name, index in indexes.items():
             count = options.queries if name in SEEN else options.queries // 2
             parts.append(_reranked(name, index, systems, *asked(options.data / name, count)))
@@ -183,9 +183,10 @@ def _reranked(name: str, index: Retriever, systems: dict[str, str], queries: lis
     order = [best, *(system for system in systems if system != best)]
     return "\n".join(
         [
-            f"### {name}, {'trained on' if name in SEEN else 'never seen'}",
+            f"### {name}",
             "",
-            f"{index.info()['documents']:,} documents, {len(queries):,} queries.",
+            f"{index.info()['documents']:,} documents, {len(queries):,} queries; "
+            f"{'its train split was trained on' if name in SEEN else 'never seen in training'}.",
             "",
             *table([(system, runs[system]) for system in order]),
             "",

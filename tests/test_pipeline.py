@@ -173,7 +173,11 @@ def test_a_search_and_a_run_of_many_give_the_same(index):
         ("dense(k=0)", 0, "dense: k must be a whole number from 1"),
         ("dense(k=true)", 0, "dense: k must be a whole number from 1"),
         ("dense(10)", 0, "dense is a view here: name its options, as in dense(k=100)"),
-        ("bm25 + dense(index=Flat) >> rrf", 7, "dense: a search cannot set 'index'; it can set: k, nprobe, ef_search, query_width"),
+        (
+            "bm25 + dense(index=Flat) >> rrf",
+            7,
+            "dense: a search cannot set 'index'; it can set: k, nprobe, ef_search, query_width",
+        ),
         ("bm25(language=german)", 0, "bm25: a search cannot set 'language'; it can set: k, title_boost, syntax"),
         ("dense(nprobe=many)", 0, "dense: nprobe must be int or none, not many"),
         ("bm25 >> no.such:Stage", 8, "cannot import 'no.such:Stage': No module named 'no'"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -38,7 +38,7 @@ class Expected:
 @dataclass(frozen=True)
 class Named:
     """An experiment. collection: a folder's name, or BEIR's. source: the page that prints its numbers and, where
-    that is not the collection's own, the section.
+    that is not the collection's own, the section. queries: so many of the judged ones (`Source.limit`); none: all.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Named:
     skip_bad: bool
     source: str
     systems: tuple[Expected, ...]
+    queries: int | None = None
 
     def plan(self, data: Path | None, cache_folder: Path, model: str | None = None) -> Plan:
         """What to run. data: the folder that the collection's is in; without it, it is downloaded. model: the trained
@@ -67,7 +68,7 @@ class Named:
         text = f"beir:{self.collection}" if data is None else str(data / self.collection)
         measures = list(dict.fromkeys(measure for expected in self.systems for measure in expected.means))
         return Plan(
-            sources=[parse_source(text, self.split, cache_folder)],
+            sources=[replace(parse_source(text, self.split, cache_folder), limit=self.queries)],
             systems=[parse_system(expected.text(model)) for expected in self.systems],
             measures=measures,
             k=self.k,

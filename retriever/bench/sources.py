@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 from retriever.bench.downloads import beir
 from retriever.bench.mteb.tasks import PREFIX as MTEB
@@ -39,13 +40,16 @@ _BEIR = "beir:"
 
 @dataclass(frozen=True)
 class Source:
-    """A collection that is known but not read. qrels: a file, or `ir:` and an id. task: of MTEB, if it is one."""
+    """A collection that is known but not read. qrels: a file, or `ir:` and an id. task: of MTEB, if it is one. limit:
+    so many of the judged queries, always the same ones; none: all.
+    """
 
     name: str
     corpus: str
     queries: str
     qrels: str
     task: Task | None = None
+    limit: int | None = None
 
     @property
     def drop_identical(self) -> bool:
@@ -60,7 +64,11 @@ class Source:
     def judgements(self) -> Qrels:
         """Who is relevant to what."""
         ir = self.qrels.startswith(PREFIX)
-        return Qrels(read_ir_judgements(self.qrels)) if ir else Qrels.read(self.qrels)
+        known = Qrels(read_ir_judgements(self.qrels)) if ir else Qrels.read(self.qrels)
+        if self.limit is None or len(known) <= self.limit:
+            return known
+        kept = {*Random(0).sample(sorted(known), self.limit)}
+        return Qrels({query: row for query, row in known.items() if query in kept})
 
     @cached_property
     def asked(self) -> list[Query]:

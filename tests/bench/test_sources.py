@@ -1,6 +1,7 @@
 """Collections from wherever they are."""
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +22,14 @@ def test_a_beir_folder_with_the_judged_queries_of_a_split(tmp_path):
     assert len(list(source.documents(None))) == 32
     assert [query.id for query in parse_source(f"small={folder}", "dev", tmp_path).asked] == ["q-wing-in"]
     assert parse_source(f"small={folder}", "dev", tmp_path).name == "small"
+
+
+def test_a_part_of_the_judged_queries_is_always_the_same(tmp_path):
+    source = parse_source(str(things(tmp_path / "things")), "train", tmp_path)
+    some, again = (replace(source, limit=3) for _ in range(2))
+    assert len(some.asked) == len(some.judgements) == 3 < len(source.judgements)
+    assert {*some.judgements} == {*again.judgements} == {query.id for query in some.asked}
+    assert replace(source, limit=1000).judgements == source.judgements
 
 
 def test_queries_of_one_folder_ask_the_documents_of_another(tmp_path):
