@@ -224,7 +224,9 @@ def _value(hint: Any, given: Any) -> Any:
 
 
 train_app = typer.Typer(
-    name="train", help="Train models on BEIR folders; all but `head` need the extra `train`.", no_args_is_help=True
+    name="train",
+    help="Train models on BEIR folders; all but `head` and `hmde` need the extra `train`.",
+    no_args_is_help=True,
 )
 for _name, _command in COMMANDS.items():
     train_app.command(_name)(_made(_command))
