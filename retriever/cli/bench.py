@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from shlex import join
 from typing import TYPE_CHECKING, Annotated
@@ -57,6 +58,10 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
     k: Annotated[int, typer.Option("-k", min=1, help="Results of a query.")] = 1000,
     cache: Cache = None,
     skip_bad: SkipBad = False,
+    queries: Annotated[
+        int | None,
+        typer.Option(min=1, help="So many of each collection's judged queries, drawn by a seed.", show_default="all"),
+    ] = None,
     drop_identical: Annotated[
         bool, typer.Option("--drop-identical", help="Take out results whose id is the query's own (ArguAna, Quora).")
     ] = False,
@@ -79,7 +84,7 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
     folder = cache or default_cache()
     measures = [str(each) for each in parse_measures(measure or DEFAULT_MEASURES)]
     systems = [parse_system(text) for text in system]
-    sources = [parse_source(text, split, folder) for text in collection]
+    sources = [replace(parse_source(text, split, folder), limit=queries) for text in collection]
     plan = Plan(sources, systems, measures, k, skip_bad, drop_identical)
     also = mteb_writer(plan, out / "mteb") if mteb else None
 

@@ -102,7 +102,7 @@ def train_adapter(settings: AdapterTraining, out: Path) -> Trained:
     tensors = {**learner.save(out), **{f"head.{name}": value for name, value in head.items()}}
     save_adapter(out, AdapterSettings(settings.kind, role, settings.base, weights, options), tensors)
     shutil.rmtree(out / course.CHECKPOINTS)
-    return Trained(out, [*task.notes, _size(learner.size, total, head)])
+    return Trained(out, [*task.notes, *course.kept(out), _size(learner.size, total, head)])
 
 
 def _size(trained: int, total: int, head: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from retriever.progress import advance
 from retriever.store.files import replacing
 from retriever.training.curve import curve
 from retriever.training.data import Collection, Examples, read_collection
+from retriever.training.dev import MEASURE
 from retriever.training.settings import AdapterTraining, HeadTraining, HmdeTraining, TextTraining, Training
 
 AnyTraining = Training | TextTraining | AdapterTraining | HeadTraining | HmdeTraining
@@ -131,6 +132,18 @@ def keep(settings: AnyTraining, out: Path) -> None:
 def _as_json(settings: Any) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(json.dumps(asdict(settings)))
     return values
+
+
+def kept(out: Path) -> list[str]:
+    """Which checkpoint the finished model is, where nDCG@10 on dev decided it, in words."""
+    entries = [json.loads(line) for line in (out / LOG).read_text(encoding="utf-8").splitlines()]
+    start, *later = [entry for entry in entries if f"eval_{MEASURE}" in entry] or [{}]
+    if not later:
+        return []
+    best = max(later, key=lambda entry: entry[f"eval_{MEASURE}"])
+    before, after = (entry[f"eval_{MEASURE}"] for entry in (start, best))
+    warning = "; training made it no better than the base, so look before you use it" if before >= after else ""
+    return [f"the model is step {best['step']}'s: {MEASURE} on dev {after:.4f}, of the base {before:.4f}{warning}"]
 
 
 def newest_checkpoint(out: Path) -> Path | None:

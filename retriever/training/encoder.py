@@ -77,7 +77,7 @@ def train_encoder(settings: EncoderTraining, out: Path) -> Trained:
     with quiet(), bar("training", "steps", total=settings.steps):
         course.train(make_trainer(settings, out, model, material), out)
     course.finish(model, settings.max_length, out)
-    return Trained(out, notes)
+    return Trained(out, [*notes, *course.kept(out)])
 
 
 def check(settings: EncoderTraining) -> None:

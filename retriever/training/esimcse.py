@@ -68,7 +68,8 @@ def train_esimcse(settings: EsimcseTraining, out: Path) -> Trained:
         course.train(drawn.trainer(kind, settings, out, loss, rows, collator, dev), out)
     course.finish(model, length, out)
     note = f"{len(sentences.rows):,} sentences, {sentences.cut:,} of them cut to {settings.train_length} tokens"
-    return Trained(out, [f"{note}; left out: {sentences.short:,} of less than {SHORTEST} tokens"])
+    left = f"left out: {sentences.short:,} of less than {SHORTEST} tokens"
+    return Trained(out, [f"{note}; {left}", *course.kept(out)])
 
 
 def _check(settings: EsimcseTraining) -> None:

@@ -54,7 +54,8 @@ def train_lexical(settings: LexicalTraining, out: Path) -> Trained:
     course.finish(model, length, out)
     count = sum(map(len, lexicon.words))
     note = f"{count:,} words in {len(lexicon.words):,} groups, {collator.cut:,} of those drawn cut to "
-    return Trained(out, [f"{note}{settings.train_length} tokens; left out: {lexicon.alone:,} groups of one word"])
+    note += f"{settings.train_length} tokens; left out: {lexicon.alone:,} groups of one word"
+    return Trained(out, [note, *course.kept(out)])
 
 
 def _check(settings: LexicalTraining) -> None:

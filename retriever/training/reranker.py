@@ -24,7 +24,8 @@ from retriever.progress import bar
 from retriever.training import course
 from retriever.training.course import Read, Trained
 from retriever.training.data import Example, Examples, Search, make_examples
-from retriever.training.reranker_dev import MEASURE, Lists, dev_lists, measure_lists
+from retriever.training.dev import MEASURE
+from retriever.training.reranker_dev import Lists, dev_lists, measure_lists
 from retriever.training.settings import LOSSES, RerankerTraining
 from retriever.training.start import quiet
 from retriever.training.teacher import TAUGHT, Teacher, check_taught
@@ -56,7 +57,7 @@ def train_reranker(settings: RerankerTraining, out: Path) -> Trained:
     with quiet(), bar("training", "steps", total=settings.steps):
         course.train(make_trainer(settings, out, model, tables, dev), out)
     course.finish(model, settings.max_length, out)
-    return Trained(out, notes)
+    return Trained(out, [*notes, *course.kept(out)])
 
 
 def mined(settings: RerankerTraining, read: Read) -> tuple[dict[str, Examples], list[Lists]]:

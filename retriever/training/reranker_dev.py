@@ -10,12 +10,12 @@ import numpy as np
 from retriever.eval.measures import evaluate
 from retriever.runs import Qrels, Run
 from retriever.training.data import Search, some
+from retriever.training.dev import MEASURE
 from retriever.types import Query
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
 
-MEASURE = "nDCG@10"
 QUERIES, DEPTH = 60, 20
 """So many dev queries, and of each the first documents that the search gives which is to be reranked."""
 

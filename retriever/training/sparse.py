@@ -49,7 +49,7 @@ def train_sparse(settings: SparseTraining, out: Path) -> Trained:
     with quiet(), maxima_first(model), bar("training", "steps", total=settings.steps):
         course.train(_trainer(settings, out, model, examples, measured), out)
     course.finish(model, settings.max_length, out)
-    return Trained(out, notes)
+    return Trained(out, [*notes, *course.kept(out)])
 
 
 def _examples(collection: Collection, settings: SparseTraining) -> Examples:

@@ -57,7 +57,8 @@ def train_student(settings: StudentTraining, out: Path) -> Trained:
         rows = {"text": _order(len(texts), settings)}
         course.train(drawn.trainer(SentenceTransformerTrainer, settings, out, loss, rows, collator, dev), out)
     course.finish(student, teacher.max_seq_length, out)
-    return Trained(out, [f"{len(texts):,} texts, {collator.cut:,} of them cut to {settings.train_length} tokens"])
+    note = f"{len(texts):,} texts, {collator.cut:,} of them cut to {settings.train_length} tokens"
+    return Trained(out, [note, *course.kept(out)])
 
 
 def make_student(teacher: SentenceTransformer, settings: StudentTraining) -> SentenceTransformer:

@@ -46,6 +46,14 @@ def test_a_comparison_writes_its_report_and_every_run(folder, tmp_path):
     assert "bm25" in (out / "report.html").read_text()
 
 
+def test_a_part_of_the_queries_gives_a_quick_look(folder, tmp_path):
+    shared = ["bench", folder, "-s", "bm25", "--cache", tmp_path / "cache"]
+    call(*shared, "--out", tmp_path / "part", "--queries", 3)
+    call(*shared, "--out", tmp_path / "all")
+    asked = [json.loads((tmp_path / out / "report.json").read_text())["collections"][0] for out in ("part", "all")]
+    assert [len(collection["queries"]) for collection in asked] == [3, len(THINGS) * len(PLACES)]
+
+
 def test_what_cannot_be_is_told_before_anything_is_built(folder, tmp_path):
     rest = ("--out", tmp_path / "report", "--cache", tmp_path / "cache")
     for arguments, message in (

@@ -64,12 +64,14 @@ def test_it_learns_and_leaves_a_model_that_sentence_transformers_and_a_dense_vie
     ]
     data = str(collections_on_disk.things(tmp_path / "things", train=train, dev=dev))
     trained = train_encoder(replace(settings, data=(data,), dev=(data,), steps=30), tmp_path / "out")
+    measured = [entry["eval_nDCG@10"] for entry in log(trained.out) if "eval_nDCG@10" in entry]
+    best = 10 * measured.index(max(measured))
     assert trained.notes == [
         "things: 20 examples; negatives: 0 judged irrelevant, 20 by bm25, 0 at random; left out: 0 queries without a "
-        "relevant document; 0 of 32 documents are longer than 16 tokens and are cut"
+        "relevant document; 0 of 32 documents are longer than 16 tokens and are cut",
+        f"the model is step {best}'s: nDCG@10 on dev {max(measured):.4f}, of the base {measured[0]:.4f}",
     ]
     assert losses(trained.out)[-1] < 0.7 * losses(trained.out)[0]
-    measured = [entry["eval_nDCG@10"] for entry in log(trained.out) if "eval_nDCG@10" in entry]
     assert max(measured) > measured[0] + 0.1
     assert "nDCG@10 on dev" in (trained.out / course.CURVE).read_text()
     peer = SentenceTransformer(str(trained.out), device="cpu")
@@ -125,6 +127,14 @@ def test_a_full_disk_ends_the_training_and_the_same_command_goes_on(settings, tm
     assert raised.value.exit_code == 1
     assert course.newest_checkpoint(out).name == "checkpoint-10"
     assert same(train_encoder(settings, out).out, whole)
+
+
+def test_a_training_that_makes_it_worse_is_told(tmp_path):
+    course.write_log([{"step": 0, "eval_nDCG@10": 0.5}, {"step": 10, "eval_nDCG@10": 0.25}], tmp_path)
+    assert course.kept(tmp_path) == [
+        "the model is step 10's: nDCG@10 on dev 0.2500, of the base 0.5000; training made it no better than the base, "
+        "so look before you use it"
+    ]
 
 
 def test_a_training_that_diverges_stops_before_its_weights_are_no_numbers(settings, tmp_path):

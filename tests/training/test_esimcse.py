@@ -107,7 +107,8 @@ def trained(settings, tmp_path_factory):
 def test_it_learns_and_leaves_a_model_that_sentence_transformers_loads(settings, trained):
     from sentence_transformers import SentenceTransformer
 
-    assert trained.notes == ["32 sentences, 0 of them cut to 16 tokens; left out: 0 of less than 3 tokens"]
+    assert trained.notes[0] == "32 sentences, 0 of them cut to 16 tokens; left out: 0 of less than 3 tokens"
+    assert trained.notes[1:] == course.kept(trained.out)
     losses = logged(trained.out, "loss")
     assert losses[-1] < losses[0]
     assert len(logged(trained.out, "eval_nDCG@10")) == 4

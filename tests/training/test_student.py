@@ -53,7 +53,7 @@ def weights(out):
 
 def test_it_learns_and_leaves_a_model_that_sentence_transformers_loads(settings, tmp_path):
     trained = train_student(settings, tmp_path / "out")
-    assert trained.notes == ["32 texts, 0 of them cut to 16 tokens"]
+    assert trained.notes == ["32 texts, 0 of them cut to 16 tokens", *course.kept(trained.out)]
     entries = [entry for entry in log(trained.out) if "attention" in entry]
     assert all(entries[-1][name] < 0.7 * entries[0][name] for name in ("attention", "values", "embedding"))
     assert "eval_nDCG@10" in log(trained.out)[0]
