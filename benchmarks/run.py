@@ -78,9 +78,29 @@ def encoding(documents: Sequence[Document]) -> str:
             f"{encoder.runtime(round(tokens * len(texts))).name}; least cosine to the first row {cosine:.5f}"
         )
         contenders[f"index {name}"] = lambda encoder=encoder: index_with(documents, encoder)  # type: ignore[misc]
+    contenders["the floor"] = products(peer[0].auto_model.config, round(tokens * len(texts)))
+    notes["the floor"] = "the products with the weights alone, in torch's bfloat16: no attention, nothing between them"
     seconds = alternate(contenders, rounds=3)
     title = f"Encoding: {len(texts)} documents of {tokens:.0f} tokens; `index`: read, store, encode, BM25, commit"
     return table(title, "documents", len(texts), seconds, notes)
+
+
+def products(config: Any, tokens: int) -> Timed:
+    """A BERT's products of so many tokens with its layers' weights, in bfloat16, 2,048 tokens at a time."""
+    import torch
+
+    hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    shapes = [(hidden, hidden)] * 4 + [(inner, hidden), (hidden, inner)]
+    weights = [torch.randn(shape).bfloat16() for _ in range(layers) for shape in shapes]
+    read = {width: torch.randn(2048, width).bfloat16() for width in (hidden, inner)}
+
+    @torch.inference_mode()
+    def once() -> None:
+        for _ in range(tokens // 2048):
+            for weight in weights:
+                torch.nn.functional.linear(read[weight.shape[1]], weight)
+
+    return once
 
 
 @contextmanager
