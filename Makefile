@@ -2,6 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 DATA ?= ../shared/data
+OUT ?= trained
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
@@ -12,7 +13,7 @@ export TOKENIZERS_PARALLELISM := true
 .PHONY: help setup check test test-slow test-lucene test-mteb test-all demo bench bench-terms results clean
 
 help:  ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -69,6 +70,9 @@ bench-terms: $(VENV)/.bench $(VENV)/.lucene  ## the inverted index beside other 
 
 results: setup  ## effectiveness on the collections in $(DATA); writes docs/results.md
 	HF_HUB_OFFLINE=1 python benchmarks/results.py $(DATA) --out docs/results.md
+
+recipe-%: setup  ## train into $(OUT) and test, an hour or two each: encoder, hmde, esimcse, student, nested, composition, mamba
+	HF_HUB_OFFLINE=1 python benchmarks/recipes.py $* $(DATA) $(OUT)/$* --page docs/results.md
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) demo-output

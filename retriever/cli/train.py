@@ -58,26 +58,26 @@ COMMANDS = {
     ),
     "esimcse": Command(
         settings.EsimcseTraining,
-        "retriever.training.esimcse:train_esimcse",
+        "retriever.training.texts.esimcse:train_esimcse",
         "a model that sentence-transformers loads",
         f"Train a sentence encoder on texts alone, by ESimCSE.\n\n{GOES_ON}",
     ),
     "mlm": Command(
         settings.MaskedTraining,
-        "retriever.training.mlm:train_mlm",
+        "retriever.training.texts.mlm:train_mlm",
         "a masked language model, for the --base of other trainings",
         "Train a model further on texts alone, by masking words.\n\nThe same command goes on where it was stopped, and "
         "saves the checkpoint with the least loss on texts that are held out.",
     ),
     "lexical": Command(
         settings.LexicalTraining,
-        "retriever.training.lexical:train_lexical",
+        "retriever.training.texts.lexical:train_lexical",
         "a model that sentence-transformers loads",
         f"Train an encoder on words that mean the same, from a thesaurus or a dictionary.\n\n{GOES_ON}",
     ),
     "student": Command(
         settings.StudentTraining,
-        "retriever.training.student:train_student",
+        "retriever.training.texts.student:train_student",
         "a model that sentence-transformers loads, for a view: dense(FOLDER)",
         "Train a small student of --base on texts alone, by MiniLM's distillation. For an assistant between the two, "
         f"run it twice: the first student is the --base of the second.\n\n{GOES_ON}",

@@ -37,7 +37,7 @@ from retriever.encoders.pretrained import load_tokenizer
 from retriever.errors import InputError
 from retriever.progress import bar
 from retriever.store.files import replacing
-from retriever.training import course, encoder, masked, reranker
+from retriever.training import course, encoder, reranker
 from retriever.training.course import Read, Trained
 from retriever.training.learners import LEARNERS, MaskLearner
 from retriever.training.settings import (
@@ -50,6 +50,7 @@ from retriever.training.settings import (
 )
 from retriever.training.small_checkpoints import small_checkpoints
 from retriever.training.start import START_TEXTS, quiet, sparse_encoder
+from retriever.training.texts import masked
 
 FIRST, MASK = "first", "mask.safetensors"
 """Within the checkpoints' folder: that of a mask's first phase, and what the first phase chose."""

@@ -164,8 +164,9 @@ class EsimcseTraining(TextTraining):
 
 @dataclass(frozen=True, kw_only=True)
 class LexicalTraining(TextTraining):
-    """words: TSV files of words that mean the same (`lexicon.read_words`). dev: as in `Training`. language_smoothing: a
-    pair of languages with n pairs of words is drawn as often as n to this power says. batch_size: pairs of words.
+    """words: TSV files of words that mean the same (`texts.lexicon.read_words`). dev: as in `Training`.
+    language_smoothing: a pair of languages with n pairs of words is drawn as often as n to this power says. batch_size:
+    pairs of words.
     """
 
     words: tuple[str, ...]

@@ -7,6 +7,7 @@ import collections_on_disk
 import numpy as np
 import pytest
 import tiny_models
+from training_runs import train_and_kill
 
 from retriever import InputError
 from retriever.encoders.adapters.files import find_adapter
@@ -122,42 +123,21 @@ def test_a_languages_adapter_learns_its_words(language, tmp_path, kind):
     assert any("invertible" in name for name in find_adapter(str(trained.out)).tensors()) == (kind == "bottleneck")
 
 
-class Killed(BaseException):
-    """The process, at some step."""
-
-
 @pytest.mark.parametrize(
     ("kind", "role", "reached"),
     [("lora", "encoder", 6), ("bottleneck", "language", 6), ("mask", "language", 6), ("mask", "encoder", 14)],
 )
-def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(
-    settings, language, tmp_path, monkeypatch, kind, role, reached
-):
+def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(settings, language, tmp_path, kind, role, reached):
     """Between the two checkpoints of a phase; a mask's second phase begins with step 9."""
     short = replace(settings if role == "encoder" else language, kind=kind, steps=8, evaluate_every=4)
     whole = train_adapter(short, tmp_path / "whole").out
-    steps = iter(range(reached))
-
-    def die(_):
-        if next(steps, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(course, "advance", die)
-        with pytest.raises(Killed):
-            train_adapter(short, tmp_path / "killed")
+    train_and_kill(train_adapter, short, tmp_path / "killed", steps=reached - 1)
     assert (tmp_path / "killed" / "checkpoints").exists()
     assert same(train_adapter(short, tmp_path / "killed").out, whole)
 
 
-def test_a_checkpoint_holds_what_is_trained_alone(settings, tmp_path, monkeypatch):
-    def die(_):
-        if (tmp_path / "out" / "checkpoints" / "checkpoint-10").exists():
-            raise Killed
-
-    monkeypatch.setattr(course, "advance", die)
-    with pytest.raises(Killed):
-        train_adapter(settings, tmp_path / "out")
+def test_a_checkpoint_holds_what_is_trained_alone(settings, tmp_path):
+    train_and_kill(train_adapter, settings, tmp_path / "out", steps=10)
     (kept,) = files(tmp_path / "out" / "checkpoints" / "checkpoint-10").values()
     assert all("lora_" in name for name in kept)
 

@@ -8,6 +8,7 @@ import collections_on_disk
 import numpy as np
 import pytest
 import tiny_models
+from training_runs import log, logged, same, train_and_kill, weights
 
 from retriever import Document, InputError, Retriever
 from retriever.encoders.sentence_transformer import SentenceTransformerEncoder
@@ -34,25 +35,6 @@ def settings(tmp_path_factory):
     )
 
 
-def log(out):
-    return [json.loads(line) for line in (out / course.LOG).read_text().splitlines()]
-
-
-def losses(out):
-    return [entry["loss"] for entry in log(out) if "loss" in entry]
-
-
-def weights(out):
-    from safetensors.numpy import load_file
-
-    return load_file(out / "model.safetensors")
-
-
-def same(first, second):
-    expected = weights(second)
-    return all((value == expected[name]).all() for name, value in weights(first).items())
-
-
 def test_it_learns_and_leaves_a_model_that_sentence_transformers_and_a_dense_view_load(settings, tmp_path):
     from sentence_transformers import SentenceTransformer
 
@@ -71,7 +53,7 @@ def test_it_learns_and_leaves_a_model_that_sentence_transformers_and_a_dense_vie
         "relevant document; 0 of 32 documents are longer than 16 tokens and are cut",
         f"the model is step {best}'s: nDCG@10 on dev {max(measured):.4f}, of the base {measured[0]:.4f}",
     ]
-    assert losses(trained.out)[-1] < 0.7 * losses(trained.out)[0]
+    assert logged(trained.out, "loss")[-1] < 0.7 * logged(trained.out, "loss")[0]
     assert max(measured) > measured[0] + 0.1
     assert "nDCG@10 on dev" in (trained.out / course.CURVE).read_text()
     peer = SentenceTransformer(str(trained.out), device="cpu")
@@ -86,47 +68,34 @@ def test_it_learns_and_leaves_a_model_that_sentence_transformers_and_a_dense_vie
     )
 
 
-class Killed(BaseException):
-    """The process, at some step."""
-
-
-def stop_at(step, monkeypatch, act):
-    """Call `act` when so many steps are done."""
-    steps = iter(range(step))
-    monkeypatch.setattr(course, "advance", lambda _: act() if next(steps, None) is None else None)
-
-
-def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(settings, tmp_path, monkeypatch):
+def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(settings, tmp_path):
     given = replace(settings, drop_above=0.95, dimensions=(32, 8), loss="cached")
-
-    def die():
-        raise Killed
-
     whole = train_encoder(given, tmp_path / "whole").out
-    with monkeypatch.context() as patch:
-        stop_at(15, patch, die)
-        with pytest.raises(Killed):
-            train_encoder(given, tmp_path / "killed")
-    assert same(train_encoder(given, tmp_path / "killed").out, whole)
+    train_and_kill(train_encoder, given, tmp_path / "killed", steps=14)
+    assert same(weights(train_encoder(given, tmp_path / "killed").out), weights(whole))
     assert train_encoder(given, whole).notes == [f"{whole} is finished already; give another folder to train anew"]
 
 
 def test_a_full_disk_ends_the_training_and_the_same_command_goes_on(settings, tmp_path, monkeypatch):
     whole, out = train_encoder(settings, tmp_path / "whole").out, tmp_path / "full"
 
-    def fill():
+    steps = iter(range(15))
+
+    def fill(_):
+        if next(steps, None) is not None:
+            return
         late = out / course.CHECKPOINTS / "checkpoint-20"
         late.mkdir(exist_ok=True)
         if not (late / "optimizer.pt").exists():
             (late / "optimizer.pt").symlink_to("/dev/full")
 
     with monkeypatch.context() as patch:
-        stop_at(15, patch, fill)
+        patch.setattr(course, "advance", fill)
         with pytest.raises(RetrieverError, match=r"cannot be written: .* is the disk full\?") as raised:
             train_encoder(settings, out)
     assert raised.value.exit_code == 1
     assert course.newest_checkpoint(out).name == "checkpoint-10"
-    assert same(train_encoder(settings, out).out, whole)
+    assert same(weights(train_encoder(settings, out).out), weights(whole))
 
 
 def test_a_training_that_makes_it_worse_is_told(tmp_path):
@@ -152,15 +121,15 @@ def test_a_training_that_diverges_stops_before_its_weights_are_no_numbers(settin
 def test_a_teacher_teaches(settings, tmp_path, loss):
     teacher = f"cross-encoder('{tiny_models.cross_encoder(tmp_path / 'teacher')}')"
     taught = replace(settings, loss=loss, teacher=teacher, negatives=3, steps=30)
-    found = losses(train_encoder(taught, tmp_path / "out").out)
+    found = logged(train_encoder(taught, tmp_path / "out").out, "loss")
     assert found[-1] < 0.8 * found[0]
 
 
 def test_the_cached_loss_is_the_one_in_the_batch(settings, tmp_path, monkeypatch):
     short = replace(settings, steps=4, evaluate_every=1)
-    plain = losses(train_encoder(short, tmp_path / "plain").out)
+    plain = logged(train_encoder(short, tmp_path / "plain").out, "loss")
     monkeypatch.setattr(encoder, "MINI_BATCH", 3)
-    cached = losses(train_encoder(replace(short, loss="cached"), tmp_path / "cached").out)
+    cached = logged(train_encoder(replace(short, loss="cached"), tmp_path / "cached").out, "loss")
     assert cached == pytest.approx(plain, rel=1e-3)
     assert plain[-1] != pytest.approx(plain[0], rel=0.1)
 
@@ -227,7 +196,7 @@ def test_a_state_space_model_learns_to_end_its_texts_and_keeps_it(settings, tmp_
 
     plain = tiny_models.state_space(tmp_path / "mamba")
     out = train_encoder(replace(settings, base=str(plain), pooling="eos"), tmp_path / "out").out
-    assert losses(out)[-1] < 0.9 * losses(out)[0]
+    assert logged(out, "loss")[-1] < 0.9 * logged(out, "loss")[0]
     peer = SentenceTransformer(str(out), device="cpu")
     assert peer.tokenizer("lift of a wing")["input_ids"][-1] == peer.tokenizer.eos_token_id
     ours = SentenceTransformerEncoder(str(out)).encode_queries(["lift of a wing", "heat"]).vectors
@@ -246,7 +215,7 @@ def test_prefixes_are_trained_with_and_kept(settings, tmp_path):
     expected = train_encoder(replace(short, data=(str(read),)), tmp_path / "written").out
     prefixes = {"query_prefix": "query : ", "document_prefix": "passage "}
     out = train_encoder(replace(short, data=(str(bare),), **prefixes), tmp_path / "stated").out
-    assert same(out, expected)
+    assert same(weights(out), weights(expected))
     assert SentenceTransformerEncoder(str(out)).identity()["prompts"] == {"query": "query : ", "document": "passage "}
 
 
@@ -332,4 +301,4 @@ def test_the_picture_has_the_numbers_of_the_log(settings, tmp_path):
     out = train_encoder(replace(settings, dev=settings.data), tmp_path / "out").out
     drawn = (out / course.CURVE).read_text()
     assert all(f"<title>{entry['step']}: {entry['loss']:.4g}</title>" in drawn for entry in log(out) if "loss" in entry)
-    assert math.isfinite(losses(out)[0])
+    assert math.isfinite(logged(out, "loss")[0])

@@ -8,11 +8,11 @@ import collections_on_disk
 import numpy as np
 import pytest
 import tiny_models
+from training_runs import log, same, train_and_kill, weights
 
 from retriever import InputError
 from retriever.encoders.matformer import KEY, WIDTHS
 from retriever.encoders.sentence_transformer import SentenceTransformerEncoder
-from retriever.training import course
 from retriever.training.data import read_collection
 from retriever.training.encoder import train_encoder
 from retriever.training.nested import FEATURE, Nesting, mark, nested_loss
@@ -53,10 +53,6 @@ def model(settings):
     return SentenceTransformer(settings.base, device="cpu").eval()
 
 
-def log(out):
-    return [json.loads(line) for line in (out / course.LOG).read_text().splitlines()]
-
-
 def met(data, model):
     """Of the smallest queries: the mean cosine with the whole model's, and Recall@4 among its 32 documents."""
     things = read_collection(Path(data), measured=False)
@@ -95,28 +91,12 @@ def test_the_folder_is_plain_and_says_what_it_was_trained_for(trained):
     )
 
 
-class Killed(BaseException):
-    """The process, at some step."""
-
-
-def test_a_killed_training_draws_the_same_widths_again(settings, tmp_path, monkeypatch):
-    from safetensors.numpy import load_file
-
+def test_a_killed_training_draws_the_same_widths_again(settings, tmp_path):
     short = replace(settings, steps=20, evaluate_every=10)
     whole = train_encoder(short, tmp_path / "whole").out
-    steps = iter(range(15))
-
-    def die(_):
-        if next(steps, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(course, "advance", die)
-        with pytest.raises(Killed):
-            train_encoder(short, tmp_path / "killed")
+    train_and_kill(train_encoder, short, tmp_path / "killed", steps=14)
     again = train_encoder(short, tmp_path / "killed").out
-    expected = load_file(whole / "model.safetensors")
-    assert all((value == expected[name]).all() for name, value in load_file(again / "model.safetensors").items())
+    assert same(weights(again), weights(whole))
 
 
 @pytest.mark.parametrize("width", WIDTHS)

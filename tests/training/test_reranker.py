@@ -1,15 +1,14 @@
 """A cross-encoder as a whole: it learns by every loss, goes on where it was killed, and leaves an ordinary model."""
 
-import json
 from dataclasses import replace
 
 import collections_on_disk
 import pytest
 import tiny_models
+from training_runs import log, same, train_and_kill, weights
 
 from retriever import InputError
 from retriever.rerankers.cross_encoder import CrossEncoder, CrossEncoderConfig
-from retriever.training import course
 from retriever.training.reranker import train_reranker
 from retriever.training.settings import RerankerTraining
 
@@ -32,16 +31,6 @@ def settings(tmp_path_factory):
     )
 
 
-def log(out):
-    return [json.loads(line) for line in (out / course.LOG).read_text().splitlines()]
-
-
-def weights(out):
-    from safetensors.numpy import load_file
-
-    return load_file(out / "model.safetensors")
-
-
 def test_an_encoder_becomes_a_cross_encoder_that_sentence_transformers_loads(settings, tmp_path):
     from sentence_transformers import CrossEncoder as Peer
 
@@ -61,26 +50,12 @@ def test_an_encoder_becomes_a_cross_encoder_that_sentence_transformers_loads(set
     assert ours == pytest.approx(expected, abs=1e-4)
 
 
-class Killed(BaseException):
-    """The process, at some step."""
-
-
-def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(settings, tmp_path, monkeypatch):
+def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(settings, tmp_path):
     short = replace(settings, steps=20, evaluate_every=10)
     whole = train_reranker(short, tmp_path / "whole").out
-    steps = iter(range(15))
-
-    def die(_):
-        if next(steps, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(course, "advance", die)
-        with pytest.raises(Killed):
-            train_reranker(short, tmp_path / "killed")
+    train_and_kill(train_reranker, short, tmp_path / "killed", steps=14)
     again = train_reranker(short, tmp_path / "killed").out
-    expected = weights(whole)
-    assert all((value == expected[name]).all() for name, value in weights(again).items())
+    assert same(weights(again), weights(whole))
 
 
 @pytest.mark.parametrize("loss", ["pairwise", "margin-mse", "kl"])

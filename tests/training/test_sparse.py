@@ -6,6 +6,7 @@ from dataclasses import replace
 import collections_on_disk
 import pytest
 import tiny_models
+from training_runs import log, same, train_and_kill, weights
 
 from retriever import InputError
 from retriever.training import course
@@ -32,16 +33,6 @@ def settings(tmp_path_factory):
     )
 
 
-def log(out):
-    return [json.loads(line) for line in (out / course.LOG).read_text().splitlines()]
-
-
-def weights(out):
-    from safetensors.numpy import load_file
-
-    return load_file(out / "model.safetensors")
-
-
 def test_it_learns_and_leaves_a_model_that_sentence_transformers_loads(settings, tmp_path):
     from sentence_transformers import SparseEncoder
 
@@ -63,28 +54,14 @@ def test_it_learns_and_leaves_a_model_that_sentence_transformers_loads(settings,
     assert model.similarity(query, wing) > model.similarity(query, plate)
 
 
-class Killed(BaseException):
-    """The process, at some step."""
-
-
-def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(settings, tmp_path, monkeypatch):
+def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(settings, tmp_path):
     whole = train_sparse(settings, tmp_path / "whole").out
-    steps = iter(range(15))
-
-    def die(_):
-        if next(steps, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(course, "advance", die)
-        with pytest.raises(Killed):
-            train_sparse(settings, tmp_path / "killed")
+    train_and_kill(train_sparse, settings, tmp_path / "killed", steps=14)
     cut = tmp_path / "killed" / course.CHECKPOINTS / "checkpoint-20"  # while it was written
     cut.mkdir()
     (cut / "trainer_state.json").write_text('{"best_metric": 0.')
     again = train_sparse(settings, tmp_path / "killed").out
-    expected = weights(whole)
-    assert all((value == expected[name]).all() for name, value in weights(again).items())
+    assert same(weights(again), weights(whole))
     times = {"seconds", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second"}
     times |= {"train_runtime", "train_samples_per_second", "train_steps_per_second"}
     first, second = (

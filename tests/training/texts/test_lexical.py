@@ -10,10 +10,10 @@ from training_runs import logged, same, train_and_kill, weights
 
 from retriever import InputError
 from retriever.training import course
-from retriever.training.lexical import Words, nt_xent, train_lexical, word_vectors
-from retriever.training.lexicon import WordPair
 from retriever.training.settings import LexicalTraining
 from retriever.training.start import quiet
+from retriever.training.texts.lexical import Words, nt_xent, train_lexical, word_vectors
+from retriever.training.texts.lexicon import WordPair
 
 GROUPS = [
     ["wing", "lift"],

@@ -19,10 +19,11 @@ from retriever.encoders.models import find_model
 from retriever.encoders.pretrained import load_model, load_tokenizer
 from retriever.errors import InputError
 from retriever.progress import bar
-from retriever.training import course, masked
+from retriever.training import course
 from retriever.training.course import Trained
 from retriever.training.settings import MaskedTraining
 from retriever.training.start import START_TEXTS, quiet, sparse_encoder
+from retriever.training.texts import masked
 
 if TYPE_CHECKING:
     from torch import Tensor

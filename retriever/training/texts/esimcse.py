@@ -20,11 +20,12 @@ from retriever.encoders.models import find_model
 from retriever.errors import InputError
 from retriever.passages import sentence_spans
 from retriever.progress import bar
-from retriever.training import course, drawn, momentum
+from retriever.training import course
 from retriever.training.course import Trained
-from retriever.training.masked import edges, read_texts
 from retriever.training.settings import EsimcseTraining
 from retriever.training.start import quiet
+from retriever.training.texts import drawn, momentum
+from retriever.training.texts.masked import edges, read_texts
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

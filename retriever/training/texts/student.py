@@ -1,4 +1,4 @@
-"""Training of a small student of a sentence encoder, on texts alone (MiniLM; the losses: `training.distillation`).
+"""Training of a small student of a sentence encoder, on texts alone (MiniLM; its losses: `texts.distillation`).
 
 A student is the teacher with some of its layers, or smaller and with random weights. It keeps the teacher's tokenizer,
 attention heads, pooling and prefixes. Where it is much smaller, the paper puts an assistant between the two, of the
@@ -18,12 +18,13 @@ from retriever.encoders.models import find_model
 from retriever.encoders.sentence_transformer import prompt
 from retriever.errors import InputError
 from retriever.progress import bar
-from retriever.training import course, drawn
+from retriever.training import course
 from retriever.training.course import Trained
-from retriever.training.distillation import distillation_loss
-from retriever.training.masked import read_texts
 from retriever.training.settings import StudentTraining
 from retriever.training.start import quiet
+from retriever.training.texts import drawn
+from retriever.training.texts.distillation import distillation_loss
+from retriever.training.texts.masked import read_texts
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,17 +1,17 @@
 """Students as a whole: how they begin, that they learn, and that they are ordinary models in the end."""
 
-import json
 from dataclasses import replace
 
 import collections_on_disk
 import numpy as np
 import pytest
 import tiny_models
+from training_runs import log, same, train_and_kill, weights
 
 from retriever import InputError
 from retriever.training import course
 from retriever.training.settings import StudentTraining
-from retriever.training.student import make_student, train_student
+from retriever.training.texts.student import make_student, train_student
 
 TEXTS = ["the wing is in a body", "lift over the plate in a flow"]
 
@@ -35,20 +35,10 @@ def settings(tmp_path_factory):
     )
 
 
-def log(out):
-    return [json.loads(line) for line in (out / course.LOG).read_text().splitlines()]
-
-
 def load(folder):
     from sentence_transformers import SentenceTransformer
 
     return SentenceTransformer(str(folder), device="cpu")
-
-
-def weights(out):
-    from safetensors.numpy import load_file
-
-    return load_file(out / "model.safetensors")
 
 
 def test_it_learns_and_leaves_a_model_that_sentence_transformers_loads(settings, tmp_path):
@@ -66,26 +56,12 @@ def test_it_learns_and_leaves_a_model_that_sentence_transformers_loads(settings,
     assert (cosines > (untrained * teacher.encode_document(TEXTS)).sum(axis=1)).all()
 
 
-class Killed(BaseException):
-    """The process, at some step."""
-
-
-def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(settings, tmp_path, monkeypatch):
+def test_a_killed_training_ends_at_the_weights_of_an_undisturbed_one(settings, tmp_path):
     short = replace(settings, steps=20)
     whole = train_student(short, tmp_path / "whole").out
-    steps = iter(range(15))
-
-    def die(_):
-        if next(steps, None) is None:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(course, "advance", die)
-        with pytest.raises(Killed):
-            train_student(short, tmp_path / "killed")
+    train_and_kill(train_student, short, tmp_path / "killed", steps=14)
     again = train_student(short, tmp_path / "killed").out
-    expected = weights(whole)
-    assert all((value == expected[name]).all() for name, value in weights(again).items())
+    assert same(weights(again), weights(whole))
 
 
 def test_a_student_begins_with_the_teachers_layers(settings):

@@ -15,12 +15,13 @@ from retriever.encoders.batches import features, tokenize
 from retriever.encoders.models import find_model
 from retriever.errors import InputError
 from retriever.progress import bar
-from retriever.training import course, drawn
+from retriever.training import course
 from retriever.training.course import Trained
-from retriever.training.lexicon import WordPair, draw, read_words
-from retriever.training.masked import edges
 from retriever.training.settings import LexicalTraining
 from retriever.training.start import quiet
+from retriever.training.texts import drawn
+from retriever.training.texts.lexicon import WordPair, draw, read_words
+from retriever.training.texts.masked import edges
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from retriever import InputError
-from retriever.training.lexicon import Lexicon, WordPair, draw, read_words
+from retriever.training.texts.lexicon import Lexicon, WordPair, draw, read_words
 
 
 @pytest.fixture

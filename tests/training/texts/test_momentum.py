@@ -5,8 +5,8 @@ import math
 import pytest
 import tiny_models
 
-from retriever.training.momentum import contrast, follow, info_nce, push
 from retriever.training.settings import EsimcseTraining
+from retriever.training.texts.momentum import contrast, follow, info_nce, push
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import tiny_models
 
 from retriever import InputError
-from retriever.training.distillation import distillation_loss, divergence, log_relation
+from retriever.training.texts.distillation import distillation_loss, divergence, log_relation
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 import tiny_models
 
 from retriever import InputError
-from retriever.training.masked import Masking, edges, parts, read_texts, token_blocks
+from retriever.training.texts.masked import Masking, edges, parts, read_texts, token_blocks
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from training_runs import log, logged, same, train_and_kill, weights
 
 from retriever import InputError
 from retriever.training import course
-from retriever.training.esimcse import Pairs, Sentences, read_sentences, repeated, train_esimcse
-from retriever.training.momentum import FILE
 from retriever.training.settings import EsimcseTraining
+from retriever.training.texts.esimcse import Pairs, Sentences, read_sentences, repeated, train_esimcse
+from retriever.training.texts.momentum import FILE
 
 DISTINCT = st.lists(st.integers(), min_size=1, max_size=60, unique=True)
 

@@ -9,8 +9,8 @@ from training_runs import log, logged, same, train_and_kill, weights
 
 from retriever import InputError
 from retriever.training import course
-from retriever.training.mlm import from_teacher, train_mlm
 from retriever.training.settings import MaskedTraining
+from retriever.training.texts.mlm import from_teacher, train_mlm
 
 
 @pytest.fixture(scope="module")
