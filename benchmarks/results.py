@@ -78,8 +78,15 @@ def main() -> None:
         sections.append(learned(options.data, options.splade))
     from machine import describe, runtime
 
+    others = (
+        re.split(r"^(?=## )", options.out.read_text(encoding="utf-8"), flags=re.M)[1:] if options.out.exists() else []
+    )
     page = HEADER.format(machine=describe(), runtime=runtime()) + "\n" + "\n".join(sections)
     options.out.write_text(page, encoding="utf-8")
+    made = {section.partition("\n")[0] for section in sections}
+    for other in others:  # of the other scripts
+        if other.partition("\n")[0] not in made:
+            put(options.out, other)
 
 
 def put(page: Path, section: str) -> None:

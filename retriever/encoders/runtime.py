@@ -68,11 +68,14 @@ class Runtimes:
 
 
 def torch_runtime(transformer: Any, device: str, *, bfloat16: bool, inputs: Sequence[str] = INPUTS) -> Runtime:
-    """The transformer as it is, or with its weights turned into bfloat16 for good."""
+    """The transformer as it is, or with its weights turned into bfloat16 for good, but for parts that say `exact`."""
     import torch
 
     if bfloat16:
         transformer.to(torch.bfloat16)
+        for module in transformer.modules():
+            if getattr(module, "exact", False):
+                module.float()
 
     def run(batches: Iterable[Features]) -> Iterator[Features]:
         for batch in batches:

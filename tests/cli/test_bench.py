@@ -68,7 +68,7 @@ def test_what_cannot_be_is_told_before_anything_is_built(folder, tmp_path):
 
 def test_experiments_are_listed():
     lines = call("reproduce").stdout.splitlines()
-    assert len(lines) == len(experiments()) == 13
+    assert len(lines) == len(experiments()) == 16
     assert lines[0] == "scifact\tscifact, test, 4 systems, docs/results.md"
 
 

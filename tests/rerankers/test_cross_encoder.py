@@ -246,6 +246,7 @@ def test_a_model_is_loaded_once_and_again_when_it_was_trained_anew(index, tmp_pa
 @pytest.mark.skipif(not has_bfloat16("cpu"), reason="needs bfloat16 in hardware")
 @pytest.mark.parametrize("compiled", [False, True])
 def test_bfloat16_keeps_the_order(compiled, model, monkeypatch):
+    import torch
     from scipy.stats import kendalltau
 
     if compiled:
@@ -262,6 +263,9 @@ def test_bfloat16_keeps_the_order(compiled, model, monkeypatch):
     expected = stage(model).logits(pairs)
     assert kendalltau(logits, expected).statistic > 0.95  # weights at random differ far more from each other than bits
     assert len(np.unique(logits)) > 190  # in 8 bits many would be alike: the head is in float32
+    *lower, last = fast._runtimes.transformer.encoder.layer
+    assert next(last.parameters()).dtype == torch.float32
+    assert compiled or next(lower[0].parameters()).dtype == torch.bfloat16
 
 
 @settings(deadline=None)
