@@ -41,7 +41,7 @@ def reproduce_command(
             typer.echo(f"{each.name}\t{each.collection}, {each.split}, {len(each.systems)} systems, {each.source}")
         return
     experiment = named(name)
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # tantivy may be making lock files again
         folder = cache or Path(temporary)
         found = run_plan(experiment.plan(data, folder, model), folder, lambda *_: None)
     checks = list(experiment.checks(found))
