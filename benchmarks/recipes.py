@@ -48,15 +48,23 @@ STEP = "--steps 240 --learning-rate 5e-5 --evaluate-every 80"
 
 def _composed(language: str, collections: str) -> str:
     """A comparison with and without the adapters, of an encoder and behind bm25 of a cross-encoder."""
-    stacks = {"language only": f"OUT/{language}", "rank only": "OUT/{rank}", "both": f"OUT/{language} + OUT/{{rank}}"}
+
+    def stacks(rank: str) -> dict[str, str]:
+        return {
+            "language only": f"OUT/{language}",
+            "rank only": f"OUT/{rank}",
+            "both": f"OUT/{language} + OUT/{rank}",
+        }
+
+    pairs = stacks("pairs")
+    del pairs["language only"]  # has no head
     systems = {
         "base": "dense",
-        **{name: f"dense(adapters='{stack.format(rank='rank')}')" for name, stack in stacks.items()},
+        **{name: f"dense(adapters='{stack}')" for name, stack in stacks("rank").items()},
         "bm25": "bm25",
         **{
-            f"bm25, {name}": f"bm25 >> cross-encoder({MODEL}, depth=20, adapters='{stack.format(rank='pairs')}')"
-            for name, stack in stacks.items()
-            if "rank" in stack
+            f"bm25, {name}": f"bm25 >> cross-encoder({MODEL}, depth=20, adapters='{stack}')"
+            for name, stack in pairs.items()
         },
     }
     return f"{collections} --queries 300" + "".join(f' -s "{name} = {text}"' for name, text in systems.items())
@@ -209,14 +217,14 @@ def _run(arguments: Sequence[str]) -> None:
 
 
 def section(name: str, recipe: Recipe, out: Path, reports: Sequence[Path]) -> str:
-    """The commands, how the trainings went, and nDCG@10 of every system on every collection."""
+    """The commands, how the trainings went, and every system on every collection."""
     experiments = [Experiment.from_json((place / "report.json").read_text(encoding="utf-8")) for place in reports]
     commands = [f"    python {recipe.before}"] if recipe.before else []
     commands += [f"    retriever train {text} --out OUT/{model}" for model, text in recipe.trainings.items()]
     commands += [f"    retriever bench {text} --out OUT/report-{number}" for number, text in enumerate(recipe.benches)]
     parts = [f"## {recipe.title}", "", recipe.about, ""]
     parts += [
-        f"nDCG@10 on test splits, on {experiments[0].machine};",
+        f"Test splits, on {experiments[0].machine};",
         "`*`: differs from the first row, p < .05 (paired t-test, Holm's correction over the collection).",
         f"Made with `python benchmarks/recipes.py {name} DATA OUT --page docs/results.md`, which runs",
         "",
@@ -244,14 +252,16 @@ def course(model: Path) -> list[str]:
 
 
 def scores(experiment: Experiment) -> list[list[str]]:
-    """A row for each system, a column for each collection."""
-    names = [collection.name for collection in experiment.collections]
+    """A row for each system: nDCG@10 and R@100 of each collection, and documents encoded and indexed a second there."""
     columns = []
-    for name in names:
-        outcomes = experiment.of(name)
-        table = values_table(report([(outcome.system, outcome.results) for outcome in outcomes]))
-        place = table[0].index("nDCG@10")
-        columns.append([name, *(row[place] for row in table[1:])])
+    for collection in experiment.collections:
+        outcomes = experiment.of(collection.name)
+        header, *rows = values_table(report([(outcome.system, outcome.results) for outcome in outcomes]))
+        for measure in ("nDCG@10", "R@100"):
+            place = header.index(measure)
+            columns.append([f"{collection.name}, {measure}", *(row[place] for row in rows)])
+        rates = [outcome.cost.documents_per_second for outcome in outcomes]
+        columns.append(["documents/s", *("-" if rate is None else f"{rate:,.0f}" for rate in rates)])
     return [list(row) for row in zip(["system", *experiment.systems], *columns, strict=True)]
 
 
