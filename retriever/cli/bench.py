@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retriever.cli.add import SkipBad
+from retriever.cli.eval import DropIdentical, Measures
 
 if TYPE_CHECKING:
     from retriever.bench.experiment import Plan
@@ -27,34 +28,32 @@ Cache = Annotated[
     ),
 ]
 
+Collections = Annotated[
+    list[str],
+    typer.Argument(
+        help="A BEIR folder, beir:NAME (downloaded), ir:ID (of ir_datasets), mteb:TASK (fetched by mteb), "
+        "QUERIES->CORPUS (two folders), or CORPUS,QUERIES,QRELS (three files: MS MARCO, TREC DL); NAME= before it "
+        "renames it."
+    ),
+]
+Systems = Annotated[
+    list[str],
+    typer.Option(
+        "--system",
+        "-s",
+        help='A pipeline with its views written out, "bm25 + dense(MODEL) >> rrf"; their.module:object, encoding; '
+        "http://host:port/v1#MODEL, an embeddings endpoint; a run, PATH.trec ({collection} stands for the name); "
+        "NAME = before it names it. Repeatable; the first is the baseline.",
+    ),
+]
+
 
 def bench_command(  # noqa: PLR0913 - one parameter an option
-    collection: Annotated[
-        list[str],
-        typer.Argument(
-            help="A BEIR folder, beir:NAME (downloaded), ir:ID (of ir_datasets), mteb:TASK (fetched by mteb), "
-            "QUERIES->CORPUS (two folders), or CORPUS,QUERIES,QRELS (three files: MS MARCO, TREC DL); NAME= before it "
-            "renames it."
-        ),
-    ],
-    system: Annotated[
-        list[str],
-        typer.Option(
-            "--system",
-            "-s",
-            help='A pipeline with its views written out, "bm25 + dense(MODEL) >> rrf"; their.module:object, encoding; '
-            "http://host:port/v1#MODEL, an embeddings endpoint; a run, PATH.trec ({collection} stands for the name); "
-            "NAME = before it names it. Repeatable; the first is the baseline.",
-        ),
-    ],
+    collection: Collections,
+    system: Systems,
     out: Annotated[Path, typer.Option(help="The report's folder: report.html, .md, .tex, .json, and every run.")],
     split: Annotated[str, typer.Option(help="Whose judgements are used of BEIR folders.")] = "test",
-    measure: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--measure", "-m", help="A measure by ir-measures' name; repeatable.", show_default="nDCG@10, R@100, RR@10"
-        ),
-    ] = None,
+    measure: Measures = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Results of a query.")] = 1000,
     cache: Cache = None,
     skip_bad: SkipBad = False,
@@ -62,9 +61,7 @@ def bench_command(  # noqa: PLR0913 - one parameter an option
         int | None,
         typer.Option(min=1, help="So many of each collection's judged queries, drawn by a seed.", show_default="all"),
     ] = None,
-    drop_identical: Annotated[
-        bool, typer.Option("--drop-identical", help="Take out results whose id is the query's own (ArguAna, Quora).")
-    ] = False,
+    drop_identical: DropIdentical = False,
     mteb: Annotated[
         bool, typer.Option("--mteb", help="Write every result in MTEB's format too, to OUT/mteb (extra `mteb`).")
     ] = False,

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
 
     from retriever.eval.report import Row
 
+Measures = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--measure", "-m", help="A measure by ir-measures' name; repeatable.", show_default="nDCG@10, R@100, RR@10"
+    ),
+]
+DropIdentical = Annotated[
+    bool, typer.Option("--drop-identical", help="Take out results whose id is the query's own (ArguAna, Quora).")
+]
+
 
 def evaluate_command(  # noqa: PLR0913 - one parameter an option
     runs: Annotated[
@@ -24,20 +34,13 @@ def evaluate_command(  # noqa: PLR0913 - one parameter an option
         typer.Argument(help="Run files: TREC, MS MARCO or Tevatron; .gz and .zst too. The first is the baseline."),
     ],
     qrels: Annotated[Path, typer.Option(help="Judgements: BEIR, TREC or MS MARCO; .gz and .zst too.")],
-    measure: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--measure", "-m", help="A measure by ir-measures' name; repeatable.", show_default="nDCG@10, R@100, RR@10"
-        ),
-    ] = None,
+    measure: Measures = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, all digits.")] = False,
     per_query: Annotated[
         bool,
         typer.Option("--per-query", help="Print measure, query and value instead of the table; with --json, add them."),
     ] = False,
-    drop_identical: Annotated[
-        bool, typer.Option("--drop-identical", help="Take out results whose id is the query's own (ArguAna, Quora).")
-    ] = False,
+    drop_identical: DropIdentical = False,
     test: Annotated[Test, typer.Option(help="The paired test: t or randomisation.")] = "t",
     correction: Annotated[
         Correction, typer.Option(help="For the number of tests: holm or bh (Benjamini-Hochberg).")
