@@ -71,7 +71,7 @@ bench-terms: $(VENV)/.bench $(VENV)/.lucene  ## the inverted index beside other 
 results: setup  ## effectiveness on the collections in $(DATA); writes docs/results.md
 	HF_HUB_OFFLINE=1 python benchmarks/results.py $(DATA) --out docs/results.md
 
-recipe-%: setup  ## train into $(OUT) and test, an hour or two each: encoder, hmde, esimcse, student, nested, composition, mamba
+recipe-%: setup  ## train into $(OUT) and test, hours on two cores: encoder, hmde, esimcse, student, nested, composition, mamba
 	HF_HUB_OFFLINE=1 python benchmarks/recipes.py $* $(DATA) $(OUT)/$* --page docs/results.md
 
 clean:  ## remove what the targets made
