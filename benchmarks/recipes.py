@@ -43,7 +43,7 @@ BOTH = "--data DATA/squadshifts_wiki --data DATA/squadshifts_reddit"
 ALL = f"{BOTH} --data DATA/medquad"
 DEV = ALL.replace("--data", "--dev")
 BOTH_DEV = BOTH.replace("--data", "--dev")
-STEP = "--steps 240 --learning-rate 5e-5 --evaluate-every 80"
+TUNED = "--learning-rate 5e-5 --evaluate-every"
 
 
 def _composed(language: str, collections: str) -> str:
@@ -63,7 +63,7 @@ def _composed(language: str, collections: str) -> str:
         **{name: f"dense(adapters='{stack}')" for name, stack in stacks("rank").items()},
         "bm25": "bm25",
         **{
-            f"bm25, {name}": f"bm25 >> cross-encoder({MODEL}, depth=20, adapters='{stack}')"
+            f"bm25, {name}": f"bm25 >> cross-encoder({MODEL}, depth=10, adapters='{stack}')"
             for name, stack in pairs.items()
         },
     }
@@ -76,11 +76,11 @@ RECIPES = {
         "all-MiniLM-L6-v2 on three train splits: all its weights, a LoRA and a sparse mask (LT-SFT). scifact and\n"
         "cranfield were never seen.",
         {
-            "full": f"encoder --base {MODEL} {ALL} {DEV} {STEP}",
-            "lora": f"adapter lora --role encoder --base {MODEL} {ALL} {DEV} --steps 240 --batch-size 32 --negatives 1"
+            "full": f"encoder --base {MODEL} {ALL} {DEV} --steps 240 {TUNED} 80",
+            "lora": f"adapter lora --role encoder --base {MODEL} {ALL} {DEV} --steps 160 --batch-size 32 --negatives 1"
             " --learning-rate 5e-4 --evaluate-every 80",
-            "mask": f"adapter mask --role encoder --base {MODEL} {ALL} {DEV} --reduction 4 --first-steps 120"
-            " --steps 200 --batch-size 32 --negatives 1 --evaluate-every 100",
+            "mask": f"adapter mask --role encoder --base {MODEL} {ALL} {DEV} --reduction 4 --first-steps 60"
+            " --steps 120 --batch-size 32 --negatives 1 --evaluate-every 60",
         },
         [
             "DATA/squadshifts_wiki DATA/squadshifts_reddit DATA/medquad DATA/scifact DATA/cranfield --skip-bad"
@@ -107,7 +107,7 @@ RECIPES = {
         "ESimCSE on a collection's text",
         "all-MiniLM-L6-v2, a retriever already, trained further on unlabelled text, one model for each collection.",
         {
-            name: f"esimcse --base {MODEL} --texts DATA/{name} --dev DATA/{name} --steps 500"
+            name: f"esimcse --base {MODEL} --texts DATA/{name} --dev DATA/{name} --steps 200 --evaluate-every 100"
             for name in ("medquad", "squadshifts_reddit")
         },
         [f"DATA/{name} -s dense -s 'ESimCSE = dense(OUT/{name})'" for name in ("medquad", "squadshifts_reddit")],
@@ -120,9 +120,9 @@ RECIPES = {
             "cut": f"student --base {MODEL} --texts DATA/squadshifts_wiki --texts DATA/squadshifts_reddit --steps 1"
             " --learning-rate 0",
             "distilled": f"student --base {MODEL} --texts DATA/squadshifts_wiki --texts DATA/squadshifts_reddit"
-            " --dev DATA/squadshifts_wiki --steps 600",
-            "cut-tuned": f"encoder --base OUT/cut {BOTH} {BOTH_DEV} {STEP}",
-            "distilled-tuned": f"encoder --base OUT/distilled {BOTH} {BOTH_DEV} {STEP}",
+            " --dev DATA/squadshifts_wiki --steps 200 --evaluate-every 100",
+            "cut-tuned": f"encoder --base OUT/cut {BOTH} {BOTH_DEV} --steps 100 {TUNED} 50",
+            "distilled-tuned": f"encoder --base OUT/distilled {BOTH} {BOTH_DEV} --steps 100 {TUNED} 50",
         },
         [
             "DATA/squadshifts_wiki DATA/squadshifts_reddit DATA/scifact -s 'three layers, tuned = dense(OUT/cut-tuned)'"
@@ -134,7 +134,10 @@ RECIPES = {
         "Small query encoders inside a large one",
         "MatFormer: documents are read by all units of the feed-forward layers, queries by the first half, quarter or\n"
         "eighth; *plain* is all-MiniLM-L6-v2, which was never trained for that.",
-        {"nested": f"encoder --nested --base {MODEL} {BOTH} {BOTH_DEV} --steps 400 --learning-rate 1e-4"},
+        {
+            "nested": f"encoder --nested --base {MODEL} {BOTH} {BOTH_DEV} --steps 120 --learning-rate 1e-4"
+            " --evaluate-every 60"
+        },
         [
             "DATA/squadshifts_wiki DATA/squadshifts_reddit -m nDCG@10 -m R@100 -s 'all units = dense(OUT/nested)'"
             + "".join(
@@ -153,14 +156,14 @@ RECIPES = {
         {
             **{
                 language: f"adapter bottleneck --role language --base {MODEL} --texts DATA/{texts} --reduction 2"
-                " --steps 300 --batch-size 32 --evaluate-every 100"
+                " --steps 150 --batch-size 32 --evaluate-every 50"
                 for language, texts in (("en", "squadshifts_wiki"), ("tr", "tquad_tr"), ("es", "xquad_es"))
             },
             "rank": f"adapter bottleneck --role encoder --base {MODEL} --under OUT/en {BOTH} {BOTH_DEV} --reduction 4"
-            " --steps 240 --batch-size 32 --negatives 1 --evaluate-every 80 --learning-rate 5e-4",
+            " --steps 120 --batch-size 32 --negatives 1 --evaluate-every 60 --learning-rate 5e-4",
             "pairs": f"adapter bottleneck --role reranker --base {MODEL} --under OUT/en {BOTH} --dev"
-            " DATA/squadshifts_wiki --reduction 4 --steps 240 --batch-size 8 --negatives 5 --train-length 192"
-            " --evaluate-every 80 --learning-rate 5e-4",
+            " DATA/squadshifts_wiki --reduction 4 --steps 120 --batch-size 8 --negatives 5 --train-length 192"
+            " --evaluate-every 60 --learning-rate 5e-4",
         },
         [
             _composed("tr", "DATA/tquad_tr DATA/xquad_tr"),
@@ -172,7 +175,8 @@ RECIPES = {
         "Mamba beside a BERT of the same size",
         "Both from random weights, on the same pairs in the same order. [encoders.md](encoders.md) has their layouts.",
         {
-            f"{kind}-trained": f"encoder --base OUT/{kind} {BOTH} {BOTH_DEV} --steps 1000 --learning-rate 5e-4"
+            f"{kind}-trained": f"encoder --base OUT/{kind} {BOTH} {BOTH_DEV} --steps 400 --learning-rate 5e-4"
+            " --evaluate-every 200"
             for kind in ("bert", "mamba")
         },
         [
