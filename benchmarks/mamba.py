@@ -1,8 +1,9 @@
 """Mamba beside a BERT of the same size: models to train from scratch, and the time of encoding by length.
 
 `python benchmarks/mamba.py make FOLDER` makes random models and prints the commands that train them;
-`python benchmarks/mamba.py time` prints the table of docs/results.md. Times do not depend on weights, so random models
-are timed: one text at a time, in float32, BERT with torch's fused attention. On a GPU where there is one.
+`python benchmarks/mamba.py time --page docs/results.md` writes that section of the page. Times do not depend on
+weights, so random models are timed: one text at a time, in float32, BERT with torch's fused attention. On a GPU where
+there is one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from machine import describe
+from results import put
 from run import alternate
 
 from retriever.encoders.models import DEFAULT_MODEL, find_model
@@ -123,12 +125,21 @@ def main() -> None:
     timing = actions.add_parser("time")
     timing.add_argument("--lengths", type=int, nargs="+", default=LENGTHS)
     timing.add_argument("--rounds", type=int, default=3)
+    timing.add_argument("--page", type=Path, help="a file whose section of this title is replaced")
     options = parser.parse_args()
     if options.action == "make":
         make(options.out, options.tokenizer, options.hidden, options.layers)
         return
-    print(f"Milliseconds for one text, hidden size {options.hidden}, {options.layers} layers of BERT; {describe()}\n")
-    print(measure(options.lengths, options.hidden, options.layers, 1000, options.rounds))
+    about = (
+        f"Milliseconds for one text in float32, random weights of hidden size {options.hidden}: {options.layers} layers"
+    )
+    about += f" of BERT, {2 * options.layers} of the others.\nMade with `python benchmarks/mamba.py time"
+    about += f" --page docs/results.md` on {describe()}.\n"
+    rows = measure(options.lengths, options.hidden, options.layers, 1000, options.rounds)
+    text = "\n".join(["## Mamba: time by length", "", about, rows, ""])
+    print(text)
+    if options.page:
+        put(options.page, text)
 
 
 if __name__ == "__main__":

@@ -95,8 +95,8 @@ RECIPES = {
         "covidqa_long's were never seen.",
         {
             "mean": f"hmde --base {MODEL} --layers 0 --window 150 --segments 96",
-            "hmde": f"hmde --base {MODEL} --data DATA/qmsum_long --data DATA/squadshifts_reddit --dev DATA/qmsum_long"
-            " --window 150 --segments 96 --steps 400 --batch-size 32",
+            "hmde": f"hmde --base {MODEL} --data DATA/qmsum_long --dev DATA/qmsum_long --window 150 --segments 96"
+            " --steps 200 --learning-rate 3e-5 --evaluate-every 20",
         },
         [
             "DATA/qmsum_long DATA/covidqa_long DATA/squadshifts_wiki_long -s dense"
@@ -120,7 +120,7 @@ RECIPES = {
             "cut": f"student --base {MODEL} --texts DATA/squadshifts_wiki --texts DATA/squadshifts_reddit --steps 1"
             " --learning-rate 0",
             "distilled": f"student --base {MODEL} --texts DATA/squadshifts_wiki --texts DATA/squadshifts_reddit"
-            " --dev DATA/squadshifts_wiki --steps 200 --evaluate-every 100",
+            " --dev DATA/squadshifts_wiki --steps 150 --evaluate-every 75",
             "cut-tuned": f"encoder --base OUT/cut {BOTH} {BOTH_DEV} --steps 100 {TUNED} 50",
             "distilled-tuned": f"encoder --base OUT/distilled {BOTH} {BOTH_DEV} --steps 100 {TUNED} 50",
         },
@@ -135,8 +135,8 @@ RECIPES = {
         "MatFormer: documents are read by all units of the feed-forward layers, queries by the first half, quarter or\n"
         "eighth; *plain* is all-MiniLM-L6-v2, which was never trained for that.",
         {
-            "nested": f"encoder --nested --base {MODEL} {BOTH} {BOTH_DEV} --steps 120 --learning-rate 1e-4"
-            " --evaluate-every 60"
+            "nested": f"encoder --nested --base {MODEL} {BOTH} {BOTH_DEV} --steps 100 --learning-rate 1e-4"
+            " --evaluate-every 50"
         },
         [
             "DATA/squadshifts_wiki DATA/squadshifts_reddit -m nDCG@10 -m R@100 -s 'all units = dense(OUT/nested)'"
@@ -156,14 +156,14 @@ RECIPES = {
         {
             **{
                 language: f"adapter bottleneck --role language --base {MODEL} --texts DATA/{texts} --reduction 2"
-                " --steps 150 --batch-size 32 --evaluate-every 50"
+                " --steps 100 --batch-size 32 --evaluate-every 50"
                 for language, texts in (("en", "squadshifts_wiki"), ("tr", "tquad_tr"), ("es", "xquad_es"))
             },
             "rank": f"adapter bottleneck --role encoder --base {MODEL} --under OUT/en {BOTH} {BOTH_DEV} --reduction 4"
             " --steps 120 --batch-size 32 --negatives 1 --evaluate-every 60 --learning-rate 5e-4",
             "pairs": f"adapter bottleneck --role reranker --base {MODEL} --under OUT/en {BOTH} --dev"
-            " DATA/squadshifts_wiki --reduction 4 --steps 120 --batch-size 8 --negatives 5 --train-length 192"
-            " --evaluate-every 60 --learning-rate 5e-4",
+            " DATA/squadshifts_wiki --reduction 4 --steps 100 --batch-size 8 --negatives 5 --train-length 192"
+            " --evaluate-every 50 --learning-rate 5e-4",
         },
         [
             _composed("tr", "DATA/tquad_tr DATA/xquad_tr"),
@@ -175,8 +175,8 @@ RECIPES = {
         "Mamba beside a BERT of the same size",
         "Both from random weights, on the same pairs in the same order. [encoders.md](encoders.md) has their layouts.",
         {
-            f"{kind}-trained": f"encoder --base OUT/{kind} {BOTH} {BOTH_DEV} --steps 400 --learning-rate 5e-4"
-            " --evaluate-every 200"
+            f"{kind}-trained": f"encoder --base OUT/{kind} {BOTH} {BOTH_DEV} --steps 300 --learning-rate 5e-4"
+            " --evaluate-every 150"
             for kind in ("bert", "mamba")
         },
         [
