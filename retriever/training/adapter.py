@@ -146,8 +146,6 @@ def _first_phase(settings: AdapterTraining, out: Path, task: Task, learner: Mask
 
 def _language(settings: AdapterTraining, out: Path) -> Task:
     """Masked-language modelling; the head is the base's, or one that is fitted to it, and stays as it is."""
-    from transformers import Trainer
-
     told = _as(TextTraining, settings)
     course.check(told)
     tokenizer, texts = load_tokenizer(find_model(settings.base)), masked.read_texts(settings.texts)
@@ -161,7 +159,7 @@ def _language(settings: AdapterTraining, out: Path) -> Task:
     def trainer(told_now: AdapterTraining, folder: Path) -> Any:
         now = replace(told, steps=told_now.steps)
         parts = masked.parts(blocks, now.steps, now.batch_size, now.seed)
-        return masked.trainer(Trainer, model, now, folder, tokenizer, parts)
+        return masked.trainer(model, now, folder, tokenizer, parts)
 
     return Task(model, False, trainer, [masked.note(blocks, given)])
 

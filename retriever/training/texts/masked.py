@@ -9,7 +9,7 @@ where it was killed masks the same tokens.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,8 @@ from retriever.errors import InputError
 from retriever.training import course
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from retriever.training.settings import TextTraining, Training
 
 MEASURE = "loss"
@@ -138,16 +140,46 @@ class Masking:
                 return batch
 
 
-def trainer(kind: type, model: Any, settings: Training | TextTraining, out: Path, tokenizer: Any, given: Parts) -> Any:
-    """A trainer of transformers for the model, which computes its own loss from `labels`. kind: `Trainer` or a child.
+def predicted(model: Any, batch: Mapping[str, Any], **more: Any) -> Any:
+    """What a model of transformers makes of a batch, its own loss with it; its logits are float32 [n masked, n words].
 
-    To be run by `course.train`. The best checkpoint is that with the least loss on the blocks held out.
+    The rows of other tokens, six in seven, would cost as much as all the layers of a small model and count for nothing.
     """
-    from transformers import TrainingArguments
+    chosen = batch["labels"] >= 0
+    head = model.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda _, given: (given[0][chosen],))
+    try:
+        return model(**{**batch, "labels": batch["labels"][chosen]}, **more)
+    finally:
+        handle.remove()
+
+
+def trainer(
+    model: Any,
+    settings: Training | TextTraining,
+    out: Path,
+    tokenizer: Any,
+    given: Parts,
+    beside: Callable[[Tensor, Mapping[str, Any]], Tensor] | None = None,
+) -> Any:
+    """A trainer of transformers for the model, which computes its own loss from `labels`.
+
+    beside: a loss that is added in training, of the last hidden states, [n, length, d], and the batch. To be run by
+    `course.train`. The best checkpoint is that with the least loss of the masked words alone on the blocks held out.
+    """
+    from transformers import Trainer, TrainingArguments
+
+    class Filling(Trainer):  # type: ignore[misc]
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
+            outputs = predicted(model, inputs, output_hidden_states=beside is not None)
+            loss = outputs.loss
+            if beside and model.training:
+                loss = loss + beside(outputs.hidden_states[-1], inputs)
+            return (loss, outputs) if return_outputs else loss
 
     told = course.arguments(settings, out, measure=MEASURE)
     told.pop("multi_dataset_batch_sampler")  # is of sentence-transformers' trainers
-    return kind(
+    return Filling(
         model=model,
         args=TrainingArguments(
             **told,

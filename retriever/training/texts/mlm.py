@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def train_mlm(settings: MaskedTraining, out: Path) -> Trained:
     blocks = masked.token_blocks(texts, tokenizer, settings.train_length)
     given = masked.parts(blocks, settings.steps, settings.batch_size, settings.seed)
     model = _model(settings, texts, course.newest_checkpoint(out))
-    trainer = masked.trainer(_kind(teacher), model, settings, out, tokenizer, given)
+    beside = partial(from_teacher, teacher=teacher) if teacher else None
+    trainer = masked.trainer(model, settings, out, tokenizer, given, beside)
     course.keep(settings, out)
     with quiet(), bar("training", "steps", total=settings.steps):
         course.train(trainer, out)
@@ -85,22 +87,7 @@ def _teacher(settings: MaskedTraining) -> Any:
     return load_model(AutoModelForMaskedLM, folder, "masked language model").requires_grad_(False)
 
 
-def _kind(teacher: Any) -> type:
-    """The trainer's class."""
-    from transformers import Trainer
-
-    class Distilling(Trainer):  # type: ignore[misc]
-        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **_: Any) -> Any:
-            outputs = model(**inputs, output_hidden_states=True)
-            loss = outputs.loss
-            if model.training:  # the measure of checkpoints is the masked words' alone
-                loss = loss + from_teacher(outputs.hidden_states[-1], inputs, teacher)
-            return (loss, outputs) if return_outputs else loss
-
-    return Trainer if teacher is None else Distilling
-
-
-def from_teacher(hidden: Tensor, inputs: dict[str, Any], teacher: Any) -> Tensor:
+def from_teacher(hidden: Tensor, inputs: Mapping[str, Any], teacher: Any) -> Tensor:
     """||f_s(x) - sg(f_t(x))||^2, mean over the tokens. hidden: f_s(x), float32 [n, length, d]."""
     import torch
 

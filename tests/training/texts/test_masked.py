@@ -5,7 +5,7 @@ import pytest
 import tiny_models
 
 from retriever import InputError
-from retriever.training.texts.masked import Masking, edges, parts, read_texts, token_blocks
+from retriever.training.texts.masked import Masking, edges, parts, predicted, read_texts, token_blocks
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +89,31 @@ def test_a_bad_line_is_named(tmp_path):
     (tmp_path / "corpus.jsonl").write_text('{"_id": "1", "text": "wing"}\n{"_id": "2"}\n')
     with pytest.raises(InputError, match=r"corpus.jsonl:2: "):
         read_texts([tmp_path])
+
+
+@pytest.mark.parametrize("kind", ["bert", "xlm-roberta", "distilbert", "mpnet", "modernbert"])
+def test_the_loss_and_its_gradients_need_the_masked_tokens_alone(kind, tokenizer):
+    import torch
+    from transformers import AutoConfig, AutoModelForMaskedLM
+
+    small = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    if kind == "distilbert":
+        small = {"dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32}
+    torch.manual_seed(0)
+    model = AutoModelForMaskedLM.from_config(
+        AutoConfig.for_model(kind, vocab_size=len(tokenizer), pad_token_id=0, **small)
+    ).eval()
+    rows = token_blocks(["the wing is in a body of the plate", "lift and drag"], tokenizer, 16).rows
+    batch = Masking(tokenizer, 0)([{"ids": row, "draw": 1} for row in rows])
+
+    def gradients(loss):
+        return torch.autograd.grad(
+            loss, [value for value in model.parameters() if value.requires_grad], allow_unused=True
+        )
+
+    whole, part = model(**batch), predicted(model, batch)
+    assert part.logits.shape == ((batch["labels"] >= 0).sum(), len(tokenizer))
+    torch.testing.assert_close(part.loss, whole.loss)
+    for mine, reference in zip(gradients(part.loss), gradients(whole.loss), strict=True):
+        torch.testing.assert_close(mine, reference)
+    assert model(**batch).logits.shape == whole.logits.shape  # the model is left as it was
