@@ -265,7 +265,7 @@ def scores(experiment: Experiment) -> list[list[str]]:
             place = header.index(measure)
             columns.append([f"{collection.name}, {measure}", *(row[place] for row in rows)])
         rates = [outcome.cost.documents_per_second for outcome in outcomes]
-        columns.append(["documents/s", *("-" if rate is None else f"{rate:,.0f}" for rate in rates)])
+        columns.append(["documents/s", *("-" if rate is None else f"{rate:,.{int(rate < 10)}f}" for rate in rates)])
     return [list(row) for row in zip(["system", *experiment.systems], *columns, strict=True)]
 
 
