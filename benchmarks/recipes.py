@@ -29,7 +29,7 @@ FIRST, LAST = 3, 10
 
 class Recipe(NamedTuple):
     """trainings: name -> what `retriever train` is told; the model lies in OUT/name. benches: what `retriever bench` is
-    told. before: a script that makes what is trained.
+    told. before: a script that makes what is trained. timed: documents/s matter; then nothing else should run.
     """
 
     title: str
@@ -37,6 +37,7 @@ class Recipe(NamedTuple):
     trainings: dict[str, str]
     benches: Sequence[str]
     before: str = ""
+    timed: bool = False
 
 
 BOTH = "--data DATA/squadshifts_wiki --data DATA/squadshifts_reddit"
@@ -129,6 +130,7 @@ RECIPES = {
             " -s 'distilled, tuned = dense(OUT/distilled-tuned)' -s 'distilled = dense(OUT/distilled)'"
             " -s 'three layers = dense(OUT/cut)' -s 'six layers = dense'",
         ],
+        timed=True,
     ),
     "nested": Recipe(
         "Small query encoders inside a large one",
@@ -184,6 +186,7 @@ RECIPES = {
             " -s 'Mamba = dense(OUT/mamba-trained)' -s bm25"
         ],
         before="benchmarks/mamba.py make OUT",
+        timed=True,
     ),
 }
 
@@ -238,7 +241,7 @@ def section(name: str, recipe: Recipe, out: Path, reports: Sequence[Path]) -> st
     trained = [out / model for model in recipe.trainings if (out / model / "log.jsonl").exists()]
     parts += [*markdown([HEADER, *map(course, trained)]), ""]
     for experiment in experiments:
-        parts += [*markdown(scores(experiment)), ""]
+        parts += [*markdown(scores(experiment, timed=recipe.timed)), ""]
     return "\n".join(parts)
 
 
@@ -255,8 +258,8 @@ def course(model: Path) -> list[str]:
     return [model.name, str(entries[-1]["step"]), f"{entries[-1]['seconds'] / 60:.0f}", *ends, *measured]
 
 
-def scores(experiment: Experiment) -> list[list[str]]:
-    """A row for each system: nDCG@10 and R@100 of each collection, and documents encoded and indexed a second there."""
+def scores(experiment: Experiment, *, timed: bool) -> list[list[str]]:
+    """A row for each system: nDCG@10 and R@100 of each collection, and documents encoded and indexed a second."""
     columns = []
     for collection in experiment.collections:
         outcomes = experiment.of(collection.name)
@@ -264,8 +267,9 @@ def scores(experiment: Experiment) -> list[list[str]]:
         for measure in ("nDCG@10", "R@100"):
             place = header.index(measure)
             columns.append([f"{collection.name}, {measure}", *(row[place] for row in rows)])
-        rates = [outcome.cost.documents_per_second for outcome in outcomes]
-        columns.append(["documents/s", *("-" if rate is None else f"{rate:,.{int(rate < 10)}f}" for rate in rates)])
+        rates = [outcome.cost.documents_per_second for outcome in outcomes] if timed else []
+        if rates:
+            columns.append(["documents/s", *("-" if rate is None else f"{rate:,.{int(rate < 10)}f}" for rate in rates)])
     return [list(row) for row in zip(["system", *experiment.systems], *columns, strict=True)]
 
 
