@@ -245,16 +245,16 @@ def section(name: str, recipe: Recipe, out: Path, reports: Sequence[Path]) -> st
     return "\n".join(parts)
 
 
-HEADER = ["training", "steps", "minutes", "loss, first", "last", "dev nDCG@10, first", "best"]
+HEADER = ["training", "steps", "minutes", "loss, first", "last", "dev nDCG@10, first", "best later"]
 
 
 def course(model: Path) -> list[str]:
-    """How a training went, by its log; a dash where it was not measured."""
+    """How a training went, by its log; a dash where it was not measured. The first measurement is the base's."""
     entries = [json.loads(line) for line in (model / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     dev = [entry["eval_nDCG@10"] for entry in entries if "eval_nDCG@10" in entry]
     ends = [f"{mean(losses[:FIRST]):.3f}", f"{mean(losses[-LAST:]):.3f}"]
-    measured = [f"{dev[0]:.4f}", f"{max(dev):.4f}"] if dev else ["-", "-"]
+    measured = [f"{dev[0]:.4f}", f"{max(dev[1:], default=dev[0]):.4f}"] if dev else ["-", "-"]
     return [model.name, str(entries[-1]["step"]), f"{entries[-1]['seconds'] / 60:.0f}", *ends, *measured]
 
 

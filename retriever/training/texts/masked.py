@@ -143,7 +143,8 @@ class Masking:
 def predicted(model: Any, batch: Mapping[str, Any], **more: Any) -> Any:
     """What a model of transformers makes of a batch, its own loss with it; its logits are float32 [n masked, n words].
 
-    The rows of other tokens, six in seven, would cost as much as all the layers of a small model and count for nothing.
+    For a model whose vocabulary is its output embeddings, as BERT's, and whose loss takes any number of rows. The rows
+    of other tokens, six in seven, would cost as much as all the layers of a small model and count for nothing.
     """
     chosen = batch["labels"] >= 0
     head = model.get_output_embeddings()
