@@ -253,7 +253,7 @@ def course(model: Path) -> list[str]:
     entries = [json.loads(line) for line in (model / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     losses = [entry["loss"] for entry in entries if "loss" in entry]
     dev = [entry["eval_nDCG@10"] for entry in entries if "eval_nDCG@10" in entry]
-    ends = [f"{mean(losses[:FIRST]):.3f}", f"{mean(losses[-LAST:]):.3f}"]
+    ends = [f"{mean(losses[:FIRST]):.3f}", f"{mean(losses[-LAST:]):.3f}"] if losses else ["-", "-"]
     measured = [f"{dev[0]:.4f}", f"{max(dev[1:], default=dev[0]):.4f}"] if dev else ["-", "-"]
     return [model.name, str(entries[-1]["step"]), f"{entries[-1]['seconds'] / 60:.0f}", *ends, *measured]
 
