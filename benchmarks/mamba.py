@@ -19,7 +19,7 @@ from results import put
 from run import alternate
 
 from retriever.encoders.models import DEFAULT_MODEL, find_model
-from retriever.encoders.state_space import InSegments, end_with_eos, is_state_space, scan_quickly
+from retriever.encoders.state_space import InSegments, is_state_space, scan_quickly
 
 LENGTHS = (512, 1024, 2048, 4096, 8192)
 STATES = {"mamba": 16, "mamba2": 64}
@@ -52,21 +52,21 @@ def random_model(kind: str, hidden: int, layers: int, words: int, positions: int
 
 
 def make(out: Path, tokenizer: str, hidden: int, layers: int) -> None:
-    """Models as sentence-transformers holds them: BERT with the mean of its tokens, Mamba with its text's [SEP]."""
+    """Models as sentence-transformers holds them, both with the mean of their tokens: random embeddings, averaged, are a
+    bag of words to begin with. At its text's [SEP] a random Mamba did not get off chance in a hundred batches.
+    """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
     from transformers import AutoTokenizer
 
     words = AutoTokenizer.from_pretrained(find_model(tokenizer))
-    words.eos_token = words.sep_token
-    end_with_eos(words)
     for kind in ("mamba", "bert"):
         model = random_model(kind, hidden, layers, len(words))
         base = out / f"{kind}-transformer"
         model.save_pretrained(base)
         words.save_pretrained(base)
-        pooling = Pooling(hidden, "lasttoken" if is_state_space(model) else "mean")
-        made = SentenceTransformer(modules=[Transformer(str(base)), pooling, Normalize()], device="cpu")
+        parts = [Transformer(str(base)), Pooling(hidden, "mean"), Normalize()]
+        made = SentenceTransformer(modules=parts, device="cpu")
         made.save(str(out / kind), create_model_card=False)
         inside = sum(weights.numel() for weights in model.parameters()) - model.get_input_embeddings().weight.numel()
         print(f"{out / kind}: {inside:,} parameters and the embeddings of {len(words):,} words. To train it:")
