@@ -135,7 +135,8 @@ RECIPES = {
     "nested": Recipe(
         "Small query encoders inside a large one",
         "MatFormer: documents are read by all units of the feed-forward layers, queries by the first half, quarter or\n"
-        "eighth; *plain* is fine-tuned alike, but not for that (its last step changes nothing and calls it nested).",
+        "eighth; *plain* is fine-tuned alike, but not for that (its last step learns nothing: it puts the weightiest\n"
+        "units first and calls it nested).",
         {
             "nested": f"encoder --nested --base {MODEL} {BOTH} {BOTH_DEV} --steps 100 --learning-rate 1e-4"
             " --evaluate-every 50",
@@ -143,7 +144,7 @@ RECIPES = {
             "plain": f"encoder --nested --base OUT/tuned {BOTH} --steps 1 --learning-rate 0",
         },
         [
-            "DATA/squadshifts_wiki DATA/squadshifts_reddit -m nDCG@10 -m R@100 -s 'nested, all units = dense(OUT/nested)'"
+            "DATA/squadshifts_wiki DATA/squadshifts_reddit -s 'nested, all units = dense(OUT/nested)'"
             + "".join(
                 f" -s '{name}, {width} of a query = dense(OUT/{name}, query_width={width})'"
                 for name in ("nested", "plain")
@@ -177,8 +178,8 @@ RECIPES = {
     ),
     "mamba": Recipe(
         "Mamba beside a BERT of the same size",
-        "Both from random weights, with the mean of their tokens, on the same pairs in the same order (`--drop-above 0`: a\n"
-        "base that knows nothing is no judge of negatives). [encoders.md](encoders.md) has their layouts.",
+        "Both from random weights, with the mean of their tokens, on the same pairs in the same order (no\n"
+        "judge of negatives: a base that knows nothing cannot be one). [encoders.md](encoders.md) has their layouts.",
         {
             f"{kind}-trained": f"encoder --base OUT/{kind} {BOTH} {BOTH_DEV} --steps 300 --learning-rate 5e-4"
             " --drop-above 0 --evaluate-every 150"

@@ -37,6 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retriever.encoders.matformer import feed_forward_layers
 from retriever.encoders.models import check_tokenizer, find_model
 from retriever.encoders.sentence_transformer import SentenceTransformerEncoder, as_stated, prompt
 from retriever.encoders.state_space import end_with_eos
@@ -45,9 +46,9 @@ from retriever.errors import InputError
 from retriever.progress import advance, bar
 from retriever.training import course
 from retriever.training.course import Read, Trained
-from retriever.training.data import Collection, Examples, Judge, Search, columns, make_examples
+from retriever.training.data import Collection, Examples, Judge, Search, columns, make_examples, some
 from retriever.training.dev import MEASURE, dev_part, measure_vectors
-from retriever.training.nested import Nesting, mark, nested_loss
+from retriever.training.nested import ASKED, Nesting, nest, nested_loss, unmark
 from retriever.training.settings import ENCODER_LOSSES, ENCODER_POOLINGS, EncoderTraining
 from retriever.training.start import quiet
 from retriever.training.teacher import TAUGHT, Teacher, check_taught
@@ -74,6 +75,9 @@ def train_encoder(settings: EncoderTraining, out: Path) -> Trained:
     material = make_material(settings, read)
     notes = course.notes(read.trained, material.examples, model.tokenizer, settings.train_length)
     course.keep(settings, out)
+    if settings.nested:
+        asked = {example.query for taken in material.examples.values() for example in taken.examples}
+        nest(model, some(asked, ASKED, settings.seed))
     with quiet(), bar("training", "steps", total=settings.steps):
         course.train(make_trainer(settings, out, model, material), out)
     course.finish(model, settings.max_length, out)
@@ -124,7 +128,10 @@ def load_encoder(folder: Path, settings: EncoderTraining) -> SentenceTransformer
         end_with_eos(model.tokenizer)
     if hasattr(model[0], "auto_model"):
         course.steady(model, model[0].auto_model, settings.train_length)
-    mark(model, nested=settings.nested)
+    if settings.nested:
+        feed_forward_layers(getattr(model[0], "auto_model", None), "the base")  # refused before anything is mined
+    else:
+        unmark(model)
     return model
 
 

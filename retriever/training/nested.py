@@ -1,8 +1,9 @@
 """Training of nested feed-forward layers (MatFormer; `encoders.matformer`) under any loss of queries and texts.
 
-For each batch one width is drawn, all as likely, and holds for all layers. As it will be in a search, only the queries
-are read so; texts are always read by the whole model, to which the small queries thereby stay close. (The paper's loss
-reads everything at the drawn width: its small models meet each other.)
+Before the first step the weightiest units of each layer come to its front (`nest`): without training for this a model
+has them anywhere. Then for each batch one width is drawn, all as likely, and holds for all layers. As it will be in a
+search, only the queries are read so; texts are always read by the whole model, to which the small queries thereby stay
+close. (The paper's loss reads everything at the drawn width: its small models meet each other.)
 """
 
 from __future__ import annotations
@@ -24,17 +25,48 @@ FEATURE = "width"
 """What a batch's features call the width that they are to be read with; without it, all units are."""
 
 
-def mark(model: SentenceTransformer, *, nested: bool) -> None:
-    """Write into the model's configuration, or take out of it, that its layers are nested.
+ASKED = 512
+"""Queries on which the units of a model that is not nested yet are weighed."""
 
-    Raises: InputError where they cannot be.
+
+def nest(model: SentenceTransformer, queries: Sequence[str]) -> None:
+    """Write into a model's configuration that its layers are nested, after bringing each layer's weightiest units to
+    the front, in which it computes the same. A model that says so already keeps its order.
+
+    A unit weighs what it adds to its layer's output, the root mean square of its activation over the queries' tokens
+    times the norm of its outgoing weights. DynaBERT (Hou et al., NeurIPS 2020, arXiv 2004.04037) rewires layers before
+    it trains their widths too, by a loss's gradients; Wanda (Sun et al., ICLR 2024, arXiv 2306.11695) weighs by
+    activations, as here.
     """
-    transformer = getattr(model[0], "auto_model", None)
-    if nested:
-        feed_forward_layers(transformer, "the base")
-        assert transformer is not None  # it has such layers
-        transformer.config.matformer = list(WIDTHS)
-    elif transformer is not None:
+    import torch
+
+    transformer: Any = model[0].auto_model
+    if getattr(transformer.config, KEY, None):
+        return
+    layers = feed_forward_layers(transformer, "the base")
+    squares = [torch.zeros(layer.output.dense.in_features) for layer in layers]
+
+    def weigh(number: int, _module: Any, _given: Any, hidden: Tensor) -> None:
+        squares[number] += hidden.float().square().sum(dim=(0, 1)).cpu()
+
+    hooks = [layer.intermediate.register_forward_hook(partial(weigh, number)) for number, layer in enumerate(layers)]
+    model.encode_query(list(queries), batch_size=1, show_progress_bar=False)  # one by one: padding would weigh too
+    for hook in hooks:
+        hook.remove()
+    with torch.no_grad():
+        for layer, square in zip(layers, squares, strict=True):
+            up, down = layer.intermediate.dense, layer.output.dense
+            order = (square.sqrt().to(down.weight.device) * down.weight.norm(dim=0)).argsort(
+                descending=True, stable=True
+            )
+            for weights in (up.weight, up.bias, down.weight.T):
+                weights.copy_(weights[order])
+    transformer.config.matformer = list(WIDTHS)
+
+
+def unmark(model: SentenceTransformer) -> None:
+    """Take out of a model's configuration that its layers are nested."""
+    if transformer := getattr(model[0], "auto_model", None):
         vars(transformer.config).pop(KEY, None)
 
 

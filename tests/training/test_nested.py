@@ -15,7 +15,7 @@ from retriever.encoders.matformer import KEY, WIDTHS
 from retriever.encoders.sentence_transformer import SentenceTransformerEncoder
 from retriever.training.data import read_collection
 from retriever.training.encoder import train_encoder
-from retriever.training.nested import FEATURE, Nesting, mark, nested_loss
+from retriever.training.nested import FEATURE, Nesting, nest, nested_loss
 from retriever.training.settings import EncoderTraining
 
 TEXTS = ["the wing is in a body", "lift over the plate in a flow"]
@@ -101,7 +101,6 @@ def test_a_killed_training_draws_the_same_widths_again(settings, tmp_path):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_what_is_trained_is_what_a_search_uses(settings, model, width):
-    mark(model, nested=True)
     sliced = SentenceTransformerEncoder(settings.base, "float32")
     sliced.model[0].auto_model.config.matformer = list(WIDTHS)
     expected = sliced.narrow(width).encode_queries(TEXTS).vectors
@@ -126,6 +125,26 @@ def test_queries_alone_are_narrow_also_where_a_loss_reads_twice(model, kind, mon
     assert seen == (once * 2 if kind.startswith("Cached") else once)
     assert FEATURE not in columns[0]
     assert nesting.usual == 1.0
+
+
+def test_the_units_that_add_most_come_first_and_the_model_computes_the_same(model, tmp_path):
+    import torch
+
+    with torch.no_grad():
+        for layer in model[0].auto_model.encoder.layer:
+            half = layer.output.dense.in_features // 2
+            layer.output.dense.weight[:, :half] = 0  # these add nothing, so the others are all that is needed
+    before = model.encode_query(TEXTS)
+    nest(model, TEXTS)
+    np.testing.assert_allclose(model.encode_query(TEXTS), before, atol=1e-5)
+    model.save(str(tmp_path), create_model_card=False)
+    halved = SentenceTransformerEncoder(str(tmp_path), "float32").narrow(0.5)
+    np.testing.assert_allclose(halved.encode_queries(TEXTS).vectors, before, atol=1e-5)
+
+
+def test_what_is_nested_already_keeps_its_order(settings, trained, tmp_path):
+    again = replace(settings, base=str(trained), steps=1, learning_rate=0)
+    assert same(weights(train_encoder(again, tmp_path / "out").out), weights(trained))
 
 
 def test_a_training_without_it_takes_the_mark_away(settings, trained, tmp_path):

@@ -15,7 +15,7 @@ from retriever.errors import InputError
 from retriever.training import course
 from retriever.training.data import Collection, read_collection
 from retriever.training.dev import MEASURE, dev_part, measure_vectors
-from retriever.training.nested import mark
+from retriever.training.nested import unmark
 from retriever.training.start import quiet
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def load_encoder(folder: Path, seed: int = 0) -> SentenceTransformer:
         raise InputError(f"{folder}: has no transformer that could be trained")
     if not torch.cuda.is_available():
         model[0].auto_model.set_attn_implementation("eager")
-    mark(model, nested=False)
+    unmark(model)
     return model
 
 
