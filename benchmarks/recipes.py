@@ -77,7 +77,7 @@ RECIPES = {
         "all-MiniLM-L6-v2 on three train splits: all its weights, a LoRA and a sparse mask (LT-SFT). scifact and\n"
         "cranfield were never seen.",
         {
-            "full": f"encoder --base {MODEL} {ALL} {DEV} --steps 240 {TUNED} 80",
+            "full": f"encoder --base {MODEL} {ALL} {DEV} --steps 480 {TUNED} 120",
             "lora": f"adapter lora --role encoder --base {MODEL} {ALL} {DEV} --steps 160 --batch-size 32 --negatives 1"
             " --learning-rate 5e-4 --evaluate-every 80",
             "mask": f"adapter mask --role encoder --base {MODEL} {ALL} {DEV} --reduction 4 --first-steps 60"
