@@ -1,8 +1,8 @@
 """Trainings and what they give, on test splits: `python benchmarks/recipes.py NAME DATA OUT --page docs/results.md`.
 
 Runs a recipe's commands as a user would, with models, reports and indexes in OUT, then writes its section of the page.
-A training goes on where it was stopped and a finished one is not run again, nor is what the reports' cache knows. Every
-setting was chosen before the test splits were read.
+A training goes on where it was stopped and a finished one is not run again, nor is what the reports' cache knows.
+Settings were chosen on dev splits; where a test split had been read before, the section says so.
 """
 
 from __future__ import annotations
