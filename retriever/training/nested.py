@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 FEATURE = "width"
 """What a batch's features call the width that they are to be read with; without it, all units are."""
-
-
 ASKED = 512
 """Queries on which the units of a model that is not nested yet are weighed."""
 
@@ -36,7 +34,7 @@ def nest(model: SentenceTransformer, queries: Sequence[str]) -> None:
     A unit weighs what it adds to its layer's output, the root mean square of its activation over the queries' tokens
     times the norm of its outgoing weights. DynaBERT (Hou et al., NeurIPS 2020, arXiv 2004.04037) rewires layers before
     it trains their widths too, by a loss's gradients; Wanda (Sun et al., ICLR 2024, arXiv 2306.11695) weighs by
-    activations, as here.
+    activations, as here. docs/results.md has what it brings.
     """
     import torch
 
@@ -56,9 +54,8 @@ def nest(model: SentenceTransformer, queries: Sequence[str]) -> None:
     with torch.no_grad():
         for layer, square in zip(layers, squares, strict=True):
             up, down = layer.intermediate.dense, layer.output.dense
-            order = (square.sqrt().to(down.weight.device) * down.weight.norm(dim=0)).argsort(
-                descending=True, stable=True
-            )
+            added = square.sqrt().to(down.weight.device) * down.weight.norm(dim=0)
+            order = added.argsort(descending=True, stable=True)
             for weights in (up.weight, up.bias, down.weight.T):
                 weights.copy_(weights[order])
     transformer.config.matformer = list(WIDTHS)
