@@ -52,8 +52,8 @@ def random_model(kind: str, hidden: int, layers: int, words: int, positions: int
 
 
 def make(out: Path, tokenizer: str, hidden: int, layers: int) -> None:
-    """Models as sentence-transformers holds them, both with the mean of their tokens, a bag of words to begin with. At
-    its text's [SEP] a random Mamba did not get off chance in 70 batches.
+    """Models as sentence-transformers holds them, both with the mean of their tokens, a bag of words to begin with; at
+    its text's [SEP] a random Mamba learnt nothing (docs/results.md).
     """
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer

@@ -271,8 +271,8 @@ def scores(experiment: Experiment, *, timed: bool) -> list[list[str]]:
         for measure in ("nDCG@10", "R@100"):
             place = header.index(measure)
             columns.append([f"{collection.name}, {measure}", *(row[place] for row in rows)])
-        rates = [outcome.cost.documents_per_second for outcome in outcomes] if timed else []
-        if rates:
+        if timed:
+            rates = [outcome.cost.documents_per_second for outcome in outcomes]
             columns.append(["documents/s", *("-" if rate is None else f"{rate:,.{int(rate < 10)}f}" for rate in rates)])
     return [list(row) for row in zip(["system", *experiment.systems], *columns, strict=True)]
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from retriever.encoders.matformer import KEY, WIDTHS, feed_forward_layers, units_of
+from retriever.progress import advance, bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,27 +29,34 @@ ASKED = 512
 
 
 def nest(model: SentenceTransformer, queries: Sequence[str]) -> None:
-    """Write into a model's configuration that its layers are nested, after bringing each layer's weightiest units to
-    the front, in which it computes the same. A model that says so already keeps its order.
+    """Write into a model's configuration that its layers are nested. If it did not say so, each layer's weightiest
+    units, by `queries`, come to the front before, and it computes the same. docs/results.md has what that brings.
+    """
+    config = model[0].auto_model.config
+    if not getattr(config, KEY, None):
+        _bring_forward(model, queries)
+    config.matformer = list(WIDTHS)
 
-    A unit weighs what it adds to its layer's output, the root mean square of its activation over the queries' tokens
+
+def _bring_forward(model: SentenceTransformer, queries: Sequence[str]) -> None:
+    """A unit weighs what it adds to its layer's output: the root mean square of its activation over the queries' tokens
     times the norm of its outgoing weights. DynaBERT (Hou et al., NeurIPS 2020, arXiv 2004.04037) rewires layers before
     it trains their widths too, by a loss's gradients; Wanda (Sun et al., ICLR 2024, arXiv 2306.11695) weighs by
-    activations, as here. docs/results.md has what it brings.
+    activations, as here.
     """
     import torch
 
-    transformer: Any = model[0].auto_model
-    if getattr(transformer.config, KEY, None):
-        return
-    layers = feed_forward_layers(transformer, "the base")
+    layers = feed_forward_layers(model[0].auto_model, "the base")
     squares = [torch.zeros(layer.output.dense.in_features) for layer in layers]
 
     def weigh(number: int, _module: Any, _given: Any, hidden: Tensor) -> None:
         squares[number] += hidden.float().square().sum(dim=(0, 1)).cpu()
 
     hooks = [layer.intermediate.register_forward_hook(partial(weigh, number)) for number, layer in enumerate(layers)]
-    model.encode_query(list(queries), batch_size=1, show_progress_bar=False)  # one by one: padding would weigh too
+    with bar("weighing units", "queries", total=len(queries)):
+        for query in queries:  # one by one: padding would weigh too
+            model.encode_query(query, show_progress_bar=False)
+            advance(1)
     for hook in hooks:
         hook.remove()
     with torch.no_grad():
@@ -58,7 +66,6 @@ def nest(model: SentenceTransformer, queries: Sequence[str]) -> None:
             order = added.argsort(descending=True, stable=True)
             for weights in (up.weight, up.bias, down.weight.T):
                 weights.copy_(weights[order])
-    transformer.config.matformer = list(WIDTHS)
 
 
 def unmark(model: SentenceTransformer) -> None:
